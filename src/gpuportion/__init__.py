@@ -1,0 +1,1 @@
+"""Gives a container a portion of a GPU, and holds it to that portion."""

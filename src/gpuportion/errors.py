@@ -1,0 +1,62 @@
+"""What can be refused, and with which sentence.
+
+Every refusal has a code, a text made from the table below and an exit status; docs/messages.md has one
+paragraph per code, which a test holds. Anything that is not a `GpuportionError` is a bug and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TEMPLATES: Final = {
+    "GP101": (
+        "{subject} was not started: it asks for {asked} of GPU memory; {best}.\n"
+        "{holders}\n"
+        "Try {suggestion}`gpuportion ps`."
+    ),
+    "GP102": "{key}={problem}",
+    "GP103": 'unknown MIG profile "{profile}": {known}',
+    "GP106": "{keys} contradict each other: {why}. Drop one of them.",
+    "GP107": "{key}={value} {why}",
+    "GP108": "{key} is not known. Did you mean {nearest}? A misspelt request is never taken for no request.",
+    "GP109": "{what} cannot be served by this node yet: {why}",
+    "GP201": "{detail}",
+    "GP301": (
+        "the gpuportion daemon does not answer on {socket} (waited {waited} s). Containers already running "
+        "keep their limits. Start it: systemctl start gpuportiond."
+    ),
+    "GP302": (
+        "this node cannot enforce a memory limit: {why}. The container was not started. "
+        "Run `gpuportion doctor`."
+    ),
+    "GP303": "the daemon does not allow this: {why}",
+    "GP304": "the request is not understood: {why}",
+    "GP305": "{what} was not found: {why}",
+}
+
+
+class GpuportionError(Exception):
+    """A refusal or failure with a sentence for the user. `code` is a key of TEMPLATES; exit status 1 or 2."""
+
+    def __init__(self, code: str, *, exit_status: int = 1, **values: object) -> None:
+        self.code = code
+        self.values = values
+        self.exit_status = exit_status
+        super().__init__(TEMPLATES[code].format(**values))
+
+    @property
+    def text(self) -> str:
+        """The message as users see it: `GP102 GPU_MEMORY_LIMIT=4000 has no unit. ...`"""
+        return f"{self.code} {self}"
+
+
+class RefusedError(Exception):
+    """A refusal that came over the wire: the text is complete, code included."""
+
+    exit_status = 1
+
+    def __init__(self, text: str) -> None:
+        self.code = text.split(" ", 1)[0]
+        self.text = text
+        super().__init__(text)

@@ -1,0 +1,91 @@
+"""The frames that the daemon and its clients exchange over a unix stream socket. See docs/protocol.md.
+
+    0        4        8         12       16
+    | "GPP1" | status | n JSON  | n body | JSON ... | body ... |     all integers little-endian u32
+
+The status is outside of the JSON so that the C programs need no JSON parser: they read status and body.
+Knows nothing of operations or sockets' addresses.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+MAGIC: Final = b"GPP1"
+HEADER: Final = struct.Struct("<4sIII")
+MAX_JSON: Final = 1 << 20
+MAX_BODY: Final = 16 << 20
+
+REQUEST: Final = 0
+OK: Final = 0
+REFUSED: Final = 1
+"""The body is the message for the user, with its code."""
+
+
+class ProtocolError(Exception):
+    """The peer does not speak this protocol; the connection is of no more use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One frame. `fds` came with it or go with it; whoever takes a Message owns them."""
+
+    head: dict[str, Any]
+    body: bytes = b""
+    status: int = OK
+    fds: tuple[int, ...] = field(default=(), compare=False)
+
+
+def encode(message: Message) -> bytes:
+    head = json.dumps(message.head, separators=(",", ":")).encode()
+    return HEADER.pack(MAGIC, message.status, len(head), len(message.body)) + head + message.body
+
+
+def sizes(header: bytes) -> tuple[int, int, int]:
+    """(status, JSON bytes, body bytes) of a frame's first 16 bytes."""
+    magic, status, n_head, n_body = HEADER.unpack(header)
+    if magic != MAGIC:
+        raise ProtocolError("not a gpuportion frame")
+    if n_head > MAX_JSON or n_body > MAX_BODY:
+        raise ProtocolError(f"frame too large: {n_head} + {n_body} bytes")
+    return status, n_head, n_body
+
+
+def decode(status: int, head: bytes, body: bytes, fds: tuple[int, ...] = ()) -> Message:
+    try:
+        parsed = json.loads(head) if head else {}
+    except (ValueError, RecursionError) as problem:
+        raise ProtocolError(f"bad JSON: {problem}") from None
+    if not isinstance(parsed, dict):
+        raise ProtocolError("the head is not a JSON object")
+    return Message(parsed, body, status, fds)
+
+
+def send(sock: socket.socket, message: Message) -> None:
+    """Send one frame on a blocking socket; descriptors go with its first byte."""
+    data = encode(message)
+    sent = 0
+    if message.fds:
+        sent = sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.fds))])
+    sock.sendall(data[sent:])
+
+
+def receive(sock: socket.socket) -> Message:
+    """Read one frame from a blocking socket. ProtocolError if the peer ends before it is whole."""
+    status, n_head, n_body = sizes(_exactly(sock, HEADER.size))
+    return decode(status, _exactly(sock, n_head), _exactly(sock, n_body))
+
+
+def _exactly(sock: socket.socket, n: int) -> bytes:
+    got = bytearray()
+    while len(got) < n:
+        piece = sock.recv(n - len(got))
+        if not piece:
+            raise ProtocolError("the connection ended within a frame")
+        got += piece
+    return bytes(got)
