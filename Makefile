@@ -1,0 +1,69 @@
+# The developer's verbs. Each installs what it needs and is missing (tools/prepare says what and why), then does its job.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
+PYTHON_DIRS := src shim hooks allocator cli simgpu tests bench
+C_SOURCES = $(shell git ls-files '*.c' '*.h')
+BUILD_INPUTS := $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml 2>/dev/null | grep -v '\.py$$')
+
+.PHONY: build demo test test-long lint format bench bench-launch bench-interpose bench-allocator wheel clean
+.DELETE_ON_ERROR:
+
+build: build/.installed
+
+$(VENV)/.made:
+	@tools/prepare build
+	python3 -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) 'scikit-build-core>=1.0' 'cffi>=2.1' 'cmake>=3.22' ninja
+	@touch $@
+
+$(VENV)/.clients: $(VENV)/.made pyproject.toml
+	$(PIP) --group clients
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	$(PIP) --group dev
+	@touch $@
+
+# An editable install: Python runs from this folder, the C parts are rebuilt when their sources change.
+build/.installed: $(VENV)/.made $(BUILD_INPUTS)
+	PATH=$(abspath $(VENV)/bin):$$PATH $(PIP) --no-build-isolation --editable .
+	@mkdir -p build && touch $@
+
+demo: build $(VENV)/.clients
+	@tools/prepare containers
+	@$(VENV)/bin/gpuportion demo
+
+test: build $(VENV)/.clients $(VENV)/.dev
+	@tools/prepare containers test
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+# The same tests with their storms at full size.
+test-long: build $(VENV)/.clients $(VENV)/.dev
+	@tools/prepare containers test
+	GPUPORTION_TEST_LONG=1 $(PY) -m pytest --timeout 3600 $(PYTEST_ARGS)
+
+lint: build $(VENV)/.dev
+	$(VENV)/bin/ruff check $(PYTHON_DIRS)
+	$(VENV)/bin/ruff format --check $(PYTHON_DIRS)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(C_SOURCES)
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix $(PYTHON_DIRS)
+	$(VENV)/bin/ruff format $(PYTHON_DIRS)
+	$(VENV)/bin/clang-format -i $(C_SOURCES)
+
+bench: bench-launch bench-interpose bench-allocator
+
+bench-launch bench-interpose bench-allocator: bench-%: build $(VENV)/.clients
+	@tools/prepare containers
+	@$(PY) bench/$*.py
+
+wheel: $(VENV)/.made
+	PATH=$(abspath $(VENV)/bin):$$PATH $(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist $(VENV)
