@@ -1,0 +1,90 @@
+"""A CUDA client that does what its standard input says, one command a line, and answers in JSON, one line each.
+
+It runs in containers as well as on the host, with nothing but NVIDIA's own cuda-bindings and nvidia-ml-py beside it.
+
+    alloc BYTES      cuMemAlloc                 -> {"result": "CUDA_SUCCESS", "id": 0}
+    async BYTES      cuMemAllocAsync            -> the same
+    free ID          cuMemFree
+    info             cuMemGetInfo, cuDeviceTotalMem  -> {"free": ..., "total": ..., "device_total": ...}
+    nvml             memory and processes as NVML tells -> {"total": ..., "used": ..., "processes": {pid: bytes}}
+    pid              -> {"pid": ...}
+    end              leaves the loop
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def memory_now() -> dict[str, Any]:
+    from cuda.bindings import driver as cu
+
+    _, free, total = cu.cuMemGetInfo()
+    return {"free": free, "total": total, "device_total": cu.cuDeviceTotalMem(0)[1]}
+
+
+def seen_by_nvml() -> dict[str, Any]:
+    import pynvml
+
+    pynvml.nvmlInit()
+    device = pynvml.nvmlDeviceGetHandleByIndex(0)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+    processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(device)}
+    devices = pynvml.nvmlDeviceGetCount()
+    return {"total": memory.total, "used": memory.used, "processes": processes, "devices": devices}
+
+
+class Session:
+    """One context on the first device, and what was allocated in it."""
+
+    def __init__(self) -> None:
+        from cuda.bindings import driver as cu
+
+        self.cu = cu
+        self.held: list[Any] = []
+        self.opened = self._open()
+
+    def _open(self) -> str:
+        cu = self.cu
+        for step in (
+            lambda: cu.cuInit(0),
+            lambda: cu.cuDevicePrimaryCtxRetain(0),
+        ):
+            result, *value = step()
+            if result != cu.CUresult.CUDA_SUCCESS:
+                return str(result.name)
+        return str(cu.cuCtxSetCurrent(value[0])[0].name)
+
+    def alloc(self, size: int, how: str = "cuMemAlloc") -> dict[str, Any]:
+        arguments = (size,) if how == "cuMemAlloc" else (size, 0)
+        result, pointer = getattr(self.cu, how)(*arguments)
+        if result != self.cu.CUresult.CUDA_SUCCESS:
+            return {"result": result.name}
+        self.held.append(pointer)
+        return {"result": result.name, "id": len(self.held) - 1}
+
+    def answer(self, command: str, *words: str) -> dict[str, Any]:
+        if command == "alloc":
+            return self.alloc(int(words[0]))
+        if command == "async":
+            return self.alloc(int(words[0]), "cuMemAllocAsync")
+        if command == "free":
+            return {"result": self.cu.cuMemFree(self.held[int(words[0])])[0].name}
+        answers = {"info": memory_now, "nvml": seen_by_nvml, "pid": lambda: {"pid": os.getpid()}}
+        return answers[command]()
+
+
+def main() -> None:
+    session = Session()
+    print(json.dumps({"opened": session.opened, "pid": os.getpid()}), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        print(json.dumps(session.answer(*line.split())), flush=True)
+
+
+if __name__ == "__main__":
+    main()
