@@ -33,6 +33,7 @@ TEMPLATES: Final = {
     "GP303": "the daemon does not allow this: {why}",
     "GP304": "the request is not understood: {why}",
     "GP305": "{what} was not found: {why}",
+    "GP306": "{what} failed: {why}",
 }
 
 

@@ -1,0 +1,1 @@
+"""The command line: `registry` names the commands, each command is a file."""
