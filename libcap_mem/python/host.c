@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+/* mount(2) and umount2(2), as the daemon uses them for ledgers. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mount.h>
+
+#include "host.h"
+
+int gp_mount_tmpfs(const char *dir, uint64_t bytes, const char *label) {
+    char options[512];
+    int n = label[0] ? snprintf(options, sizeof options, "size=%" PRIu64 ",nr_inodes=2,mode=0700,context=\"%s\"",
+                                bytes, label)
+                     : snprintf(options, sizeof options, "size=%" PRIu64 ",nr_inodes=2,mode=0700", bytes);
+    if (n < 0 || (size_t)n >= sizeof options)
+        return ENAMETOOLONG;
+    if (mount("gpuportion", dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME, options))
+        return errno;
+    return 0;
+}
+
+int gp_unmount(const char *dir) {
+    return umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) ? errno : 0;
+}
