@@ -8,8 +8,8 @@
         client/                         DOCKER_CONFIG: the user's contexts and credentials stay out of it
 
 Nothing of the machine is changed: no bridge, no firewall rule, no forwarding; containers have no network. The
-containerd is our own as well: dockerd would join one that is there, and share containers with the docker of the
-machine, and the runtime's environment would not be ours. Both die with this process, even if it is killed.
+containerd is our own as well: dockerd would join one that is there, and share containers with the docker of
+the machine, and the runtime's environment would not be ours. Both die with this process, however it dies.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 class PrivateDocker:
     """A dockerd between `start` and `stop`, or for the length of a `with`.
 
-    `runtimes` maps a name for `docker run --runtime` to the absolute path of an OCI runtime. `env` is added to
-    the environment of containerd, and so of the runtime: GPUPORTION_RUN_DIR tells it where the socket is.
+    `runtimes` maps a name for `docker run --runtime` to the path of an OCI runtime. `env` is added to
+    the environment of containerd, and so of the runtime: GPUPORTION_RUN_DIR says where the socket is.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PrivateDocker:
         return f"{self.folder}/daemon.json"
 
     def start(self) -> None:
-        """Start both and return when docker answers. GpuportionError GP306, with the last words, otherwise."""
+        """Start both and return when docker answers. Else GpuportionError GP306, with the last words."""
         os.makedirs(f"{self.folder}/client", exist_ok=True)
         self._configure()
         self._spawn("containerd", ["--config", f"{self.folder}/containerd.toml"])

@@ -28,7 +28,7 @@ from typing import IO, Final
 
 from gpuportion.errors import GpuportionError
 
-COMMANDS: Final = ("sh", "cat", "cp", "dd", "env", "id", "kill", "ls", "sleep", "true", "truncate")
+COMMANDS: Final = "cat cp dd env head id ls mkdir mv rm sh sleep touch tr true truncate"
 CLIENTS: Final = ("cuda-bindings", "nvidia-ml-py")
 """Distributions, by the names that pip knows. Their requirements come along where they are installed."""
 
@@ -71,6 +71,9 @@ TEXTS: Final = {
     "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
+KILL: Final = '#!/bin/sh\nkill "$@"\n'
+"""A command as well as the shell's own, for `docker exec`; Debian has it in a package that may be missing."""
+
 LIBRARY: Final = re.compile(r"^\s+(?:\S+ => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
 
@@ -92,6 +95,7 @@ def write(
             tar.addfile(_entry(folder, tarfile.DIRTYPE, 0o755))
         for link, target in _merged().items():
             _write_link(tar, link, target)
+        _write_text(tar, "/usr/bin/kill", KILL, 0o755)
         for image in sorted(chosen):
             _write_file(tar, image, chosen[image])
         for link, target in _python_links().items():
@@ -172,7 +176,7 @@ def _requirements(dist: metadata.Distribution) -> Iterator[str]:
 def _sources(clients: Iterable[str], extra: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     yield from extra.items()
     yield python(), os.path.realpath(sys.executable)
-    for command in COMMANDS:
+    for command in COMMANDS.split():
         found = which(command)
         if found is None:
             raise GpuportionError(
@@ -219,7 +223,7 @@ def _python_links() -> dict[str, str]:
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
-    """Every folder on the way to `paths`, to be said outright: /root is 0700 here, users there are not root."""
+    """Every folder on the way to `paths`, to be said outright: /root is 0700 here, users need not be root."""
     found: set[str] = set()
     for path in paths:
         while (path := os.path.dirname(path)) not in found | {"/", ""}:
@@ -237,9 +241,13 @@ def _write_frame(tar: tarfile.TarFile) -> None:
     for name, mode in FOLDERS.items():
         tar.addfile(_entry(name, tarfile.DIRTYPE, mode))
     for path, text in TEXTS.items():
-        entry = _entry(path, tarfile.REGTYPE, 0o644)
-        entry.size = len(text)
-        tar.addfile(entry, io.BytesIO(text.encode()))
+        _write_text(tar, path, text, 0o644)
+
+
+def _write_text(tar: tarfile.TarFile, path: str, text: str, mode: int) -> None:
+    entry = _entry(path, tarfile.REGTYPE, mode)
+    entry.size = len(text)
+    tar.addfile(entry, io.BytesIO(text.encode()))
 
 
 def _write_link(tar: tarfile.TarFile, path: str, target: str) -> None:
