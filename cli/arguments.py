@@ -3,8 +3,8 @@
     gpuportion run --gpu-memory 4G --rm -it ubuntu nvidia-smi
                    ^ ours          ^ the engine's, untouched
 
-argparse is never shown the second part. It has no way to stop at the first option that it does not know, and what
-it does with a `--` has changed between versions of Python. Knows nothing of any command.
+argparse is never shown the second part. It has no way to stop at the first option that it does not know, and
+what it does with a `--` has changed between versions of Python. Knows nothing of any command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def own_options(parser: argparse.ArgumentParser) -> dict[str, bool]:
 
 
 def split(argv: Sequence[str], options: Mapping[str, bool]) -> tuple[list[str], list[str]]:
-    """(own, rest). A `--` between the two is dropped; without one, rest begins where no option of ours stands."""
+    """(own, rest). A `--` between the two is dropped; else rest begins where no option of ours stands."""
     at = 0
     while at < len(argv):
         word = argv[at]

@@ -1,7 +1,7 @@
 """The commands: names in the order of `gpuportion --help`, each with the module that it lives in.
 
-A command's module is imported only when it runs, or for the list of them all: `gpuportion ps` should not pay for
-the demo. `gpuportion.__main__` is the only caller.
+A command's module is imported only when it runs, or for the list of them all: `gpuportion ps` should not pay
+for the demo. `gpuportion.__main__` is the only caller.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Command(Protocol):
     epilog: str
     """Further text below the options: examples, exit statuses."""
     takes_command: bool
-    """What follows the command's own options belongs to another program, and arrives as `args.rest`, a list."""
+    """What follows the command's own options belongs to another program, and comes as `args.rest`, a list."""
 
     def arguments(self, parser: argparse.ArgumentParser) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Plain aligned tables for terminals, and the forms that values have in them. Knows no columns of any command."""
+"""Plain aligned tables for terminals, and the forms that values have in them. Knows no command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AGES: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 def render(columns: Sequence[str], rows: Iterable[Mapping[str, str]], right: Iterable[str] = ()) -> str:
-    """Lines of two-space separated columns, `right` of them aligned to the right; a missing value is a dash."""
+    """Lines of two-space separated columns, `right` of them right-aligned; a missing value is a dash."""
     lines = [list(columns), *([row.get(column) or UNKNOWN for column in columns] for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
     numbers = [column in set(right) for column in columns]

@@ -1,7 +1,7 @@
 """`gpuportion COMMAND ...`: finds the command, parses its arguments, turns errors into exit statuses.
 
-0 done, 1 refused or failed, 2 bad usage, 130 interrupted. Anything that is not a refusal is a bug of ours and keeps
-its traceback.
+0 done, 1 refused or failed, 2 bad usage, 130 interrupted. Anything that is not a refusal is a bug of ours and
+keeps its traceback.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _unknown(word: str) -> int:
 
 
 def _reader_gone() -> int:
-    """`gpuportion ps | head -1`: not an error of anybody. Python must not flush into the closed pipe at exit."""
+    """`gpuportion ps | head -1`: nobody's error. Python must not flush into the closed pipe at exit."""
     import os
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
