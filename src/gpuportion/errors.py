@@ -11,7 +11,7 @@ from typing import Final
 
 TEMPLATES: Final = {
     "GP101": (
-        "{subject} was not started: it asks for {asked} of GPU memory; {best}.\n"
+        "{subject} was not started: it asks for {asked}; {best}.\n"
         "{holders}\n"
         "Try {suggestion}`gpuportion ps`."
     ),

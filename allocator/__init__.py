@@ -1,0 +1,1 @@
+"""The node daemon, gpuportiond: which GPU serves whom, and for how long."""

@@ -1,0 +1,119 @@
+"""A container's cgroup: which it is, and whether anybody is left in it. cgroup v1, v2 and both at once.
+
+A grant ends when its container's cgroup is empty or gone. With `--pid=host` processes outlive the container's
+init, and whoever joined by `docker exec` is in the cgroup as well, so no single process tells it.
+
+    v1: a folder of each hierarchy; cgroup.procs of it and of all below
+    v2: cgroup.events of one folder, `populated 0`, all below included
+
+Paths come from /proc/PID/cgroup and are of the daemon's cgroup namespace. Knows nothing of grants.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import Final
+
+PREFERRED: Final = ("pids", "memory", "devices", "freezer", "name=systemd")
+"""v1 hierarchies to look at, the best first: those that container runtimes always join."""
+
+ENOUGH: Final = 2
+"""v1 hierarchies that are recorded. One would do; a process moved out of one of them by hand is in the other."""
+
+DEPTH: Final = 64
+"""Folders below each other that are looked at; a container may make them, so there is an end to it."""
+
+
+@functools.lru_cache(maxsize=1)
+def mounts() -> dict[str, str]:
+    """Mount point of each v1 hierarchy by name, and of v2 under the name ""."""
+    found: dict[str, str] = {}
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            kind, _, options = right.split(" ", 2)
+            if kind == "cgroup2":
+                found.setdefault("", left.split()[4])
+            elif kind == "cgroup":
+                for name in options.strip().split(","):
+                    found.setdefault(name, left.split()[4])
+    return found
+
+
+def membership(pid: int) -> dict[str, str]:
+    """Path of process `pid` in each v1 hierarchy by name, and in v2 under ""; empty: it is gone."""
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in lines:
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            found[name] = path
+    return found
+
+
+def own_folders(pid: int, beside: int) -> tuple[str, ...]:
+    """Folders of the cgroups that process `pid` has for itself: not the root's, nor those of process `beside`.
+
+    `beside` is whoever made the container. Empty: it has none (`podman --cgroups=disabled`), so cgroups cannot
+    tell when it ends.
+    """
+    mine, other = membership(pid), membership(beside) if beside > 0 else {}
+    names = [
+        name
+        for name in ("", *PREFERRED)
+        if mine.get(name, "/") != "/" and mine[name] != other.get(name) and name in mounts()
+    ]
+    return tuple(mounts()[name] + mine[name] for name in names[:ENOUGH])
+
+
+def is_populated(folder: str) -> bool:
+    """Is a process in this cgroup or in one below it? What cannot be read for a reason other than being gone
+    counts as populated: a grant ends too late rather than too early."""
+    try:
+        with open(f"{folder}/cgroup.events") as file:
+            return "populated 0" not in file.read()
+    except FileNotFoundError:
+        return any(_members(path) for path in _below(folder))
+    except OSError as problem:
+        return not _is_gone(problem)
+
+
+def _members(folder: str) -> bool:
+    try:
+        with open(f"{folder}/cgroup.procs") as file:
+            return bool(file.read(1))
+    except OSError as problem:
+        return not _is_gone(problem)
+
+
+def _is_gone(problem: OSError) -> bool:
+    import errno
+
+    return problem.errno in (errno.ENOENT, errno.ENODEV)
+
+
+def _below(folder: str, depth: int = 0) -> Iterator[str]:
+    """The folder and all below it."""
+    yield folder
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for name in names if depth < DEPTH else ():
+        yield from _below(name, depth + 1)
+
+
+def belongs(membership_of: dict[str, str], folders: tuple[str, ...]) -> bool:
+    """Is a process with this membership in one of the folders, or below it?"""
+    for name, path in membership_of.items():
+        mount = mounts().get(name)
+        if mount is not None and any(f"{mount}{path}/".startswith(f"{folder}/") for folder in folders):
+            return True
+    return False

@@ -1,0 +1,99 @@
+"""Processes of this machine, as /proc tells: who they are, whether they live, in which cgroups they are.
+
+Pids are of the daemon's own pid namespace. Knows nothing of grants.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from dataclasses import dataclass
+
+from gpuportion.errors import GpuportionError
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that can be told from a later one with its pid. `start` in clock ticks since boot."""
+
+    pid: int
+    start: int
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start_of(pid: int) -> int | None:
+    """When process `pid` began; None: there is none. A zombie still counts."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+def pid_of(pidfd: int) -> int:
+    """The process that a pidfd stands for; -1 if it was reaped, 0 if it is in no namespace of ours.
+
+    GpuportionError if the descriptor is none: it came from a peer and can be anything.
+    """
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    raise GpuportionError("GP304", why="the descriptor that came with it is no pidfd")
+
+
+def has_exited(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def identify(pidfd: int) -> Process | None:
+    """The living process behind `pidfd`; None: it has ended. Sure even where pids are reused at once."""
+    pid = pid_of(pidfd)
+    start = start_of(pid) if pid > 0 else None
+    if start is None or has_exited(pidfd):
+        return None
+    return Process(pid, start)
+
+
+def open_pidfd(process: Process) -> int | None:
+    """A pidfd (close-on-exec) of exactly this process; None: it is gone."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return None
+    if identify(pidfd) == process:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def open_peer(pid: int) -> tuple[int, Process] | None:
+    """A pidfd of the process at the other end of a socket, while it waits for us; None: it cannot be seen."""
+    if pid <= 0:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    process = identify(pidfd)
+    if process is None:
+        os.close(pidfd)
+        return None
+    return pidfd, process
+
+
+def maps_device(pid: int, device: int) -> bool:
+    """Does the process map a file of this device (st_dev)? A grant's ledger is alone on its own."""
+    wanted = f" {os.major(device):02x}:{os.minor(device):02x} "
+    try:
+        with open(f"/proc/{pid}/maps", errors="replace") as file:
+            return any(wanted in line for line in file)
+    except OSError:
+        return False

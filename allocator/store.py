@@ -1,0 +1,171 @@
+"""Grants on disk, and the one function through which they change.
+
+    /run/gpuportion/store.sqlite3     on a tmpfs: it dies with the boot, as grants do
+        grant                         one row a grant; `generation` counts up and is never used again, because an
+                                      engine uses a container's id again within 100 ms (`docker restart`)
+
+The daemon is the only writer (it holds gpuportiond.lock), so the rows are mirrored in memory and reading is free.
+A daemon killed between any two statements leaves whole rows; what they mean then is for `lifecycle.reconcile`.
+synchronous=OFF: the kernel keeps what a killed process wrote, and after a power cut /run is empty anyway.
+Knows nothing of GPUs, pages or processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gpuportion.allocator.devices import Share
+from gpuportion.allocator.lifecycle import Event, State, step
+from gpuportion.allocator.processes import Process
+
+VERSION: Final = 1
+
+SCHEMA: Final = """
+CREATE TABLE "grant" (
+    generation INTEGER PRIMARY KEY AUTOINCREMENT,
+    token TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    deadline REAL NOT NULL,
+    detail TEXT NOT NULL
+);
+PRAGMA user_version = 1;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One row. `created` and `deadline` in seconds of CLOCK_BOOTTIME; `shares` in the container's order.
+
+    (`root`, `id`, `generation`) names it: `root` is the low-level runtime's --root. `creator` is who is making the
+    container, `holder` its first process. `cgroups` are the folders that are empty when it has ended; () where it
+    has none for itself.
+    """
+
+    token: str
+    boot: str
+    kind: str
+    root: str
+    id: str
+    uid: int
+    shares: tuple[Share, ...]
+    created: float
+    deadline: float
+    name: str = ""
+    request: dict[str, str] = dataclasses.field(default_factory=dict)
+    creator: Process | None = None
+    holder: Process | None = None
+    cgroups: tuple[str, ...] = ()
+    state: State = State.RESERVED
+    generation: int = 0
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return self.name or self.id[:12] or f"pid {self.holder.pid if self.holder else '?'}"
+
+
+class StaleError(Exception):
+    """The grant is no longer in the state that the change was made for."""
+
+
+COLUMNS: Final = ("generation", "token", "state", "boot", "deadline")
+DETAIL: Final = tuple(f.name for f in dataclasses.fields(Grant) if f.name not in COLUMNS)
+RECORDS: Final[dict[str, Callable[[Any], Any]]] = {
+    "shares": lambda value: tuple(Share(**one) for one in value),
+    "creator": lambda value: value and Process(**value),
+    "holder": lambda value: value and Process(**value),
+    "cgroups": tuple,
+}
+
+
+def _detail(grant: Grant) -> str:
+    values = {name: getattr(grant, name) for name in DETAIL}
+    return json.dumps(values, separators=(",", ":"), default=dataclasses.asdict)
+
+
+def _grant(row: tuple[Any, ...]) -> Grant:
+    generation, token, state, boot, deadline, detail = row
+    values = {name: RECORDS.get(name, lambda same: same)(value) for name, value in json.loads(detail).items()}
+    return Grant(
+        generation=generation, token=token, state=State(state), boot=boot, deadline=deadline, **values
+    )
+
+
+class Store:
+    """The rows of one file. One process, one thread."""
+
+    def __init__(self, path: str) -> None:
+        self._db = _open(path)
+        found = self._db.execute(
+            'SELECT generation, token, state, boot, deadline, detail FROM "grant" ORDER BY 1'
+        )
+        self._rows = {grant.token: grant for grant in map(_grant, found)}
+
+    def __iter__(self) -> Any:
+        return iter(list(self._rows.values()))
+
+    def get(self, token: str) -> Grant | None:
+        return self._rows.get(token)
+
+    def live(self) -> list[Grant]:
+        """What counts: reserved and active grants, the oldest first."""
+        return [grant for grant in self._rows.values() if grant.state is not State.RELEASED]
+
+    def add(self, grant: Grant) -> Grant:
+        """Write the intent down; the row with its generation."""
+        done = self._db.execute(
+            'INSERT INTO "grant" (token, state, boot, deadline, detail) VALUES (?, ?, ?, ?, ?)',
+            (grant.token, grant.state.value, grant.boot, grant.deadline, _detail(grant)),
+        )
+        assert done.lastrowid is not None
+        grant = dataclasses.replace(grant, generation=done.lastrowid)
+        self._rows[grant.token] = grant
+        return grant
+
+    def apply(self, before: Grant, event: Event, **changes: Any) -> Grant:
+        """The only way in which a grant changes. StaleError if it is no longer as in `before`,
+        IllegalTransitionError if such a grant cannot have this event."""
+        after = dataclasses.replace(before, state=step(before.state, event), **changes)
+        done = self._db.execute(
+            'UPDATE "grant" SET state = ?, detail = ? WHERE token = ? AND state = ? AND generation = ?',
+            (after.state.value, _detail(after), before.token, before.state.value, before.generation),
+        )
+        if done.rowcount != 1:
+            raise StaleError(f"grant {before.token[:8]} is no longer {before.state.value}")
+        self._rows[after.token] = after
+        return after
+
+    def forget(self, grant: Grant) -> None:
+        """Drop the row of a released grant, once nothing of it is left on the host."""
+        self._db.execute(
+            'DELETE FROM "grant" WHERE token = ? AND state = ?', (grant.token, State.RELEASED.value)
+        )
+        if grant.state is State.RELEASED:
+            self._rows.pop(grant.token, None)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _open(path: str) -> sqlite3.Connection:
+    """The file, made where there is none. One that is broken or of another version is put aside: grants end with
+    the boot, and what is still running is found by nobody then, so the daemon says so (see `daemon.py`)."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, cached_statements=16)
+    db.execute("PRAGMA locking_mode=EXCLUSIVE")
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=OFF")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+    elif version != VERSION:
+        db.close()
+        raise sqlite3.DatabaseError(f"version {version}; this daemon knows version {VERSION}")
+    return db
