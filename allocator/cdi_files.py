@@ -1,0 +1,188 @@
+"""Reads the CDI specs of a host, and makes one with nvidia-ctk where there is none.
+
+    /etc/cdi/*.yaml|json          an administrator's
+    /var/run/cdi/*.yaml|json      what tools keep up to date: goes before /etc/cdi
+    <run dir>/cdi/nvidia.json     ours, made by `nvidia-ctk cdi generate` when none of the above is of a GPU
+
+A spec of the GPU kind that can't be used is an error, never skipped: the next one would hand over something
+else. Files are parsed again only when their inode, size or time changed, so that a reserve costs a few stats.
+What they mean is `gpuportion.shim.cdi`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from typing import Final
+
+from gpuportion import paths
+from gpuportion.allocator import yaml_text
+from gpuportion.errors import GpuportionError
+from gpuportion.shim import cdi
+
+FOLDERS: Final = ("/etc/cdi", "/var/run/cdi")
+"""By ascending priority."""
+SUFFIXES: Final = (".json", ".yaml", ".yml")
+CTK_FOLDERS: Final = ("/usr/bin", "/usr/local/bin")
+CTK_ENV: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+CTK_TIMEOUT: Final = 30.0
+MAX_BYTES: Final = 4 << 20
+WAY_OUT: Final = "Install the NVIDIA Container Toolkit, then: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+
+_Stamp = tuple[int, int, int, int]
+"""Device, inode, size, modification time in ns: whether a file is still the one that was parsed."""
+
+
+def folders() -> tuple[str, ...]:
+    """Where CDI specs lie, by ascending priority. `GPUPORTION_CDI_DIRS` (colons) moves it: tests, demo."""
+    given = os.environ.get("GPUPORTION_CDI_DIRS")
+    return tuple(given.split(":")) if given else FOLDERS
+
+
+class CdiFiles:
+    """The CDI specs of one kind on this host. Not for several threads at once."""
+
+    def __init__(
+        self,
+        where: Sequence[str] | None = None,
+        *,
+        made: str | None = None,
+        ctk_folders: Sequence[str] = CTK_FOLDERS,
+        kind: str = cdi.GPU_KIND,
+    ) -> None:
+        self.where = tuple(folders() if where is None else where)
+        self.made = made or f"{paths.run_dir()}/cdi/nvidia.json"
+        self.ctk_folders = tuple(ctk_folders)
+        self.kind = kind
+        self._parsed: dict[str, tuple[_Stamp, cdi.Spec | None]] = {}
+
+    def specs(self) -> tuple[cdi.Spec, ...]:
+        """Every spec of the kind, at least one. GpuportionError GP302 says what is broken or missing."""
+        found = self._found()
+        if found:
+            return found
+        if not os.path.exists(self.made):
+            self._make()
+        spec = self._spec(self.made, len(self.where))
+        if spec is None:
+            raise GpuportionError("GP302", why=f"{self.made} is not of {self.kind}. {WAY_OUT}")
+        return (spec,)
+
+    def forget(self) -> None:
+        """Drop what nvidia-ctk made: the GPUs or the driver are not those of then."""
+        self._parsed.pop(self.made, None)
+        if os.path.exists(self.made):
+            os.unlink(self.made)
+
+    def _found(self) -> tuple[cdi.Spec, ...]:
+        found = (
+            self._spec(f"{folder}/{name}", priority)
+            for priority, folder in enumerate(self.where)
+            for name in _names(folder)
+        )
+        return tuple(spec for spec in found if spec is not None)
+
+    def _spec(self, path: str, priority: int) -> cdi.Spec | None:
+        try:
+            stamp = _stamp(path)
+        except FileNotFoundError:  # gone since its folder was listed, or a link to nothing
+            return None
+        known = self._parsed.get(path)
+        if known is None or known[0] != stamp:
+            known = (stamp, _read(path, priority, self.kind))
+            self._parsed[path] = known
+        return known[1]
+
+    def _make(self) -> None:
+        ctk = next((path for folder in self.ctk_folders if os.access(path := f"{folder}/nvidia-ctk", os.X_OK)), None)
+        if ctk is None:
+            looked = ", ".join(self.where)
+            why = f"no CDI spec of {self.kind} in {looked}, and no nvidia-ctk to make one. {WAY_OUT}"
+            raise GpuportionError("GP302", why=why)
+        text = _generated(ctk)
+        cdi.parse(_document(text, ctk, is_json=True), f"made by {ctk}")
+        _write(self.made, text)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if name.endswith(SUFFIXES) and not name.startswith("."))
+
+
+def _stamp(path: str) -> _Stamp:
+    now = os.stat(path)
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+
+
+def _read(path: str, priority: int, kind: str) -> cdi.Spec | None:
+    """The spec in a file; None if it is of another kind, which is another program's business even if broken."""
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        raw = file.read(MAX_BYTES + 1)
+    about_us = kind.encode() in raw
+    try:
+        document = _document(raw.decode(), path, is_json=path.endswith(".json"))
+    except GpuportionError as problem:
+        if about_us:
+            raise GpuportionError("GP302", why=f"a CDI spec can't be read: {problem}") from None
+        return None
+    except UnicodeDecodeError:
+        if about_us:
+            raise GpuportionError("GP302", why=f"the CDI spec {path} is not UTF-8 text") from None
+        return None
+    if not isinstance(document, dict) or document.get("kind") != kind:
+        return None
+    _check_file(path, status, len(raw))
+    return cdi.parse(document, path, priority)
+
+
+def _check_file(path: str, status: os.stat_result, size: int) -> None:
+    """A spec's hooks run as root and its mounts are the host's: only root may have written it."""
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        why = f"the CDI spec {path} can be written by others than root. Run: chown root {path}; chmod 644 {path}"
+        raise GpuportionError("GP302", why=why)
+    if size > MAX_BYTES:
+        raise GpuportionError("GP302", why=f"the CDI spec {path} is larger than {MAX_BYTES >> 20} MiB")
+
+
+def _document(text: str, source: str, *, is_json: bool) -> object:
+    if not is_json:
+        return yaml_text.load(text, source)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        where, why = "somewhere", "it is nested too deeply"
+        if isinstance(problem, json.JSONDecodeError):
+            where, why = f"line {problem.lineno}, column {problem.colno}", problem.msg
+        raise GpuportionError("GP306", source=source, where=where, why=why) from None
+
+
+def _generated(ctk: str) -> str:
+    command = [ctk, "cdi", "generate", "--format=json"]
+    try:
+        done = subprocess.run(command, env=CTK_ENV, stdin=subprocess.DEVNULL, capture_output=True, timeout=CTK_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise GpuportionError("GP302", why=f"`{' '.join(command)}` failed: {problem}") from None
+    if done.returncode != 0:
+        last = (done.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1]
+        why = f"`{' '.join(command)}` failed with status {done.returncode}: {last[:300]}"
+        raise GpuportionError("GP302", why=why)
+    return done.stdout.decode(errors="replace")
+
+
+def _write(path: str, text: str) -> None:
+    """Whole or not at all: a crash must not leave half a spec that then counts."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".nvidia-")
+    with open(handle, "w") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+    os.replace(temporary, path)

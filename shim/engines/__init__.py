@@ -1,0 +1,1 @@
+"""One module a container engine: how its configuration learns of our runtime."""

@@ -1,0 +1,210 @@
+"""The edit of an OCI spec: a plain dict in, a plain dict out, unknown keys kept, the input left alone.
+
+First what NVIDIA's tools put in goes (`strip.py`), then the grant is put in: device nodes and their cgroup
+rules, the driver's files, hooks and environment from the CDI spec with our libraries in the place of libcuda
+and NVML, our own folder, and our two hooks. Nothing is read and nothing decided here: an Injection has every
+host path and number. No path of the image ever becomes the source of a mount.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gpuportion import paths
+from gpuportion.errors import GpuportionError
+from gpuportion.shim import cdi, strip
+from gpuportion.shim.preload import preload_text, preload_variable
+
+__all__ = ["Edited", "Injection", "change", "edit", "preload_text"]
+
+READ_ONLY: Final = ("ro", "nosuid", "nodev", "rbind", "rprivate")
+LEDGER: Final = ("rw", "nosuid", "nodev", "noexec", "rbind", "rprivate")
+FOLDER: Final = ("ro", "nosuid", "nodev", "noexec", "mode=755", "size=64k")
+"""Our folder is a mount of its own: the image's layer stays clean, and it can't be moved away or swapped."""
+HOOK_ENV: Final = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
+"""For a CDI hook that brings no environment: an absent one is inherited, in old runc from the image."""
+VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES=void"
+DEFAULT_MODE: Final = 0o666
+"""Of a device node, as the driver makes its own: any user of the container may use the GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What one grant puts into a spec. Every path but those of `edits` targets is a host path.
+
+    `device_numbers`: host path of each device node of `edits` -> (type, major, minor), for nodes of which CDI
+    does not say. `cdi_paths`: `cdi.targets` of every GPU spec, `driver_majors`: `strip.majors` of /proc/devices:
+    what to take out. `hooks`: `hooks.stages.entries`.
+    """
+
+    edits: cdi.ContainerEdits
+    device_numbers: Mapping[str, tuple[str, int, int]]
+    library: str
+    nvml_library: str
+    policy: str
+    ledger: str
+    preload: str
+    hooks: Mapping[str, Mapping[str, Any]]
+    uuids: tuple[str, ...] = ()
+    cdi_paths: frozenset[str] = frozenset()
+    driver_majors: frozenset[int] = frozenset({strip.NVIDIA_MAJOR})
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """`removed`: what was in the spec and went, in words for the log."""
+
+    spec: dict[str, Any]
+    removed: tuple[str, ...] = field(default=())
+
+
+def edit(spec: Mapping[str, Any], injection: Injection) -> dict[str, Any]:
+    """The spec of a container that gets the grant. GpuportionError GP302, 304: it can't be made."""
+    return change(spec, injection).spec
+
+
+def change(spec: Mapping[str, Any], injection: Injection) -> Edited:
+    """`edit`, together with what it took out."""
+    removed = strip.Removed()
+    edited = dict(spec)
+    edited["process"] = _process(_object(spec, "process"), injection, removed)
+    edited["mounts"] = _mounts(_list(spec, "mounts"), injection, removed)
+    edited["hooks"] = _hooks(_object(spec, "hooks"), injection, removed)
+    edited["linux"] = _linux(_object(spec, "linux"), injection, removed)
+    return Edited(edited, tuple(removed))
+
+
+def _object(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = of.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise GpuportionError("GP304", why=f"{name} of the container's config.json is not an object")
+    return found
+
+
+def _list(of: Mapping[str, Any], name: str, kind: type = dict) -> Sequence[Any]:
+    found = of.get(name)
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(each, kind) for each in found):
+        raise GpuportionError(
+            "GP304", why=f"{name} of the container's config.json is not a list as OCI has it"
+        )
+    return found
+
+
+def _process(process: Mapping[str, Any], injection: Injection, removed: strip.Removed) -> dict[str, Any]:
+    env = strip.env(_list(process, "env", str), removed)
+    for entry in (*injection.edits.env, VISIBLE):
+        env[entry.partition("=")[0]] = entry
+    own = env.get("LD_PRELOAD", "").partition("=")[2]
+    env["LD_PRELOAD"] = f"LD_PRELOAD={preload_variable(own)}"
+    edited = {**process, "env": list(env.values())}
+    if injection.edits.gids:
+        user = _object(process, "user")
+        gids = dict.fromkeys([*_list(user, "additionalGids", int), *injection.edits.gids])
+        edited["user"] = {**user, "additionalGids": list(gids)}
+    return edited
+
+
+def _linux(linux: Mapping[str, Any], injection: Injection, removed: strip.Removed) -> dict[str, Any]:
+    resources = _object(linux, "resources")
+    nodes, gone = strip.devices(
+        _list(linux, "devices"), injection.driver_majors, injection.cdi_paths, removed
+    )
+    rules = strip.rules(_list(resources, "devices"), injection.driver_majors, gone, removed)
+    ours = [_numbered(node, injection.device_numbers) for node in injection.edits.device_nodes]
+    allowed = [rule for node, access in ours if access != "none" for rule in [_rule(node, access)]]
+    nodes += [node for node, _ in ours]
+    # The last rule that matches decides, and the list begins with "deny all": ours go to its end.
+    rules = [rule for rule in rules if rule not in allowed] + allowed
+    return {**linux, "devices": nodes, "resources": {**resources, "devices": rules}}
+
+
+def _numbered(
+    node: cdi.DeviceNode, numbers: Mapping[str, tuple[str, int, int]]
+) -> tuple[dict[str, Any], str]:
+    """A device node as OCI has it, and its access."""
+    kind, major, minor = node.type, node.major, node.minor
+    if kind is None or major is None or minor is None:
+        if node.host_path not in numbers:
+            why = f"the CDI spec names the device {node.host_path}, and this host has none"
+            raise GpuportionError("GP302", why=why)
+        kind, major, minor = numbers[node.host_path]
+    mode = DEFAULT_MODE if node.file_mode is None else node.file_mode
+    entry = {"path": node.path, "type": kind, "major": major, "minor": minor, "fileMode": mode}
+    owner = {name: value for name, value in (("uid", node.uid), ("gid", node.gid)) if value is not None}
+    return {**entry, **owner}, node.permissions
+
+
+def _rule(node: Mapping[str, Any], access: str) -> dict[str, Any]:
+    numbers = {name: node[name] for name in ("type", "major", "minor")}
+    return {"allow": True, **numbers, "access": access}
+
+
+def _mounts(given: Sequence[Any], injection: Injection, removed: strip.Removed) -> list[Any]:
+    """The others' first, ours last: of two mounts at one place the last wins, so a user's can't cover ours."""
+    stay = strip.mounts(given, injection.cdi_paths, removed)
+    return [
+        *stay,
+        *(_driver_mount(each, injection) for each in injection.edits.mounts),
+        *_own_mounts(injection),
+    ]
+
+
+def _driver_mount(mount: cdi.Mount, injection: Injection) -> dict[str, Any]:
+    """A CDI mount; every libcuda and NVML in it, by any name, is ours: what bypasses a preload meets it too."""
+    name = posixpath.basename(mount.target)
+    if cdi.LIBCUDA.fullmatch(name):
+        return _bind(injection.library, mount.target)
+    if cdi.LIBNVML.fullmatch(name):
+        return _bind(injection.nvml_library, mount.target)
+    options = list(mount.options or READ_ONLY)
+    if mount.type not in (None, "bind"):
+        return {"destination": mount.target, "source": mount.source, "type": mount.type, "options": options}
+    if not {"bind", "rbind"} & set(options):
+        options.append("rbind")
+    return _bind(mount.source, mount.target, options)
+
+
+def _own_mounts(injection: Injection) -> list[dict[str, Any]]:
+    libcuda, nvml = cdi.driver_paths(injection.edits)
+    folder = {"destination": paths.INSIDE, "source": "tmpfs", "type": "tmpfs", "options": list(FOLDER)}
+    binds = (
+        (injection.library, paths.INSIDE_CUDA),
+        (injection.nvml_library, paths.INSIDE_NVML),
+        (libcuda, f"{paths.INSIDE_DRIVER}/libcuda.so.1"),
+        (nvml, f"{paths.INSIDE_DRIVER}/libnvidia-ml.so.1"),
+        (injection.policy, paths.INSIDE_POLICY),
+        (injection.preload, paths.INSIDE_PRELOAD),
+    )
+    ledger = _bind(injection.ledger, paths.INSIDE_LEDGER, LEDGER)
+    return [folder, *(_bind(source, target) for source, target in binds), ledger]
+
+
+def _bind(source: str, target: str, options: Sequence[str] = READ_ONLY) -> dict[str, Any]:
+    return {"destination": target, "source": source, "type": "bind", "options": list(options)}
+
+
+def _hooks(given: Mapping[str, Any], injection: Injection, removed: strip.Removed) -> dict[str, Any]:
+    """Ours first in their stages: a refused confirm comes before the effects of other hooks, and a poststop
+    hook that fails keeps newer runcs from running the ones behind it."""
+    ours = frozenset(posixpath.basename(str(entry["path"])) for entry in injection.hooks.values())
+    edited = strip.hooks({stage: _list(given, stage) for stage in given}, ours, removed)
+    for hook in injection.edits.hooks:
+        edited.setdefault(hook.stage, []).append(_cdi_hook(hook))
+    for stage, entry in injection.hooks.items():
+        edited[stage] = [dict(entry), *edited.get(stage, ())]
+    return edited
+
+
+def _cdi_hook(hook: cdi.Hook) -> dict[str, Any]:
+    entry: dict[str, Any] = {"path": hook.path, "args": list(hook.args) or [hook.path]}
+    entry["env"] = list(hook.env or HOOK_ENV)
+    if hook.timeout is not None:
+        entry["timeout"] = hook.timeout
+    return entry
