@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from tests.support.node import MB, Node
 
 pytestmark = pytest.mark.containers
