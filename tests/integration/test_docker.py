@@ -147,7 +147,7 @@ def test_of_twenty_at_once_as_many_start_as_there_is_room_for(node: Node) -> Non
         pytest.param("open('/.gpuportion/ledger','r+b').truncate(1 << 40)", id="grows-sparse"),
         pytest.param("f=open('/.gpuportion/ledger','r+b'); f.seek(0,2); f.write(b'x'*(64<<20))", id="grows"),
         pytest.param(
-            "import os; f=open('/.gpuportion/ledger','r+b'); n=f.seek(0,2); f.seek(0); f.write(os.urandom(n))",
+            "import os; f=open('/.gpuportion/ledger','r+b'); n=f.seek(0,2); os.pwrite(f.fileno(), os.urandom(n), 0)",
             id="scribbles",
         ),
     ],
@@ -208,7 +208,7 @@ def test_ps_names_the_container_as_docker_does(node: Node) -> None:
 
 
 def test_the_nvml_of_the_host_agrees_with_the_grant(node: Node) -> None:
-    """Independent oracle: what NVML charges the container's processes is never above what the ledger counts."""
+    """Independent oracle: what NVML charges the processes is never above what the ledger counts."""
     with node.container("1G") as name, node.exec_session(name) as client:
         for size in (1, 3000, 70_000, 5 * MB, 111 * MB):
             assert client.alloc(size) == "CUDA_SUCCESS"

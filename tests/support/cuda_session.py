@@ -1,12 +1,12 @@
-"""A CUDA client that does what its standard input says, one command a line, and answers in JSON, one line each.
+"""A CUDA client that does what its standard input says, a command a line, and answers in JSON, a line each.
 
-It runs in containers as well as on the host, with nothing but NVIDIA's own cuda-bindings and nvidia-ml-py beside it.
+It runs in containers as well as on the host, with only NVIDIA's cuda-bindings and nvidia-ml-py beside it.
 
     alloc BYTES      cuMemAlloc                 -> {"result": "CUDA_SUCCESS", "id": 0}
     async BYTES      cuMemAllocAsync            -> the same
     free ID          cuMemFree
     info             cuMemGetInfo, cuDeviceTotalMem  -> {"free": ..., "total": ..., "device_total": ...}
-    nvml             memory and processes as NVML tells -> {"total": ..., "used": ..., "processes": {pid: bytes}}
+    nvml             memory and processes by NVML -> {"total": ..., "used": ..., "processes": {pid: bytes}}
     pid              -> {"pid": ...}
     end              leaves the loop
 """

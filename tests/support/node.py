@@ -1,4 +1,4 @@
-"""A whole node for the end-to-end tests: simulated GPUs, a daemon, a private docker with our runtime, an image.
+"""A whole node for the end-to-end tests: simulated GPUs, a daemon, a private docker, an image.
 
 All of it lies in one folder under /tmp and is ended with the tests. The daemon runs as users run it
 (`gpuportion daemon --sim ...`), docker as its own (cli/private_dockerd.py).

@@ -36,7 +36,7 @@ SOURCES = [  # the real folders: rglob does not follow the symlinks in src/gpupo
 
 
 def imports(path: Path) -> set[str]:
-    """Dotted names of the modules that a file imports, wherever in the file; `from a import b` gives a and a.b."""
+    """Dotted names of what a file imports, wherever in it; `from a import b` gives a and a.b."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
