@@ -31,7 +31,9 @@ CTK_FOLDERS: Final = ("/usr/bin", "/usr/local/bin")
 CTK_ENV: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 CTK_TIMEOUT: Final = 30.0
 MAX_BYTES: Final = 4 << 20
-WAY_OUT: Final = "Install the NVIDIA Container Toolkit, then: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+WAY_OUT: Final = (
+    "Install the NVIDIA Container Toolkit, then: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+)
 
 _Stamp = tuple[int, int, int, int]
 """Device, inode, size, modification time in ns: whether a file is still the one that was parsed."""
@@ -98,7 +100,8 @@ class CdiFiles:
         return known[1]
 
     def _make(self) -> None:
-        ctk = next((path for folder in self.ctk_folders if os.access(path := f"{folder}/nvidia-ctk", os.X_OK)), None)
+        candidates = (f"{folder}/nvidia-ctk" for folder in self.ctk_folders)
+        ctk = next((path for path in candidates if os.access(path, os.X_OK)), None)
         if ctk is None:
             looked = ", ".join(self.where)
             why = f"no CDI spec of {self.kind} in {looked}, and no nvidia-ctk to make one. {WAY_OUT}"
@@ -125,31 +128,28 @@ def _read(path: str, priority: int, kind: str) -> cdi.Spec | None:
     """The spec in a file; None if it is of another kind, which is another program's business even if broken."""
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
-        raw = file.read(MAX_BYTES + 1)
-    about_us = kind.encode() in raw
+        raw = file.read(MAX_BYTES)  # what lies behind is missing, and so the file is broken
+    ours = kind.encode() in raw
     try:
         document = _document(raw.decode(), path, is_json=path.endswith(".json"))
-    except GpuportionError as problem:
-        if about_us:
-            raise GpuportionError("GP302", why=f"a CDI spec can't be read: {problem}") from None
-        return None
-    except UnicodeDecodeError:
-        if about_us:
-            raise GpuportionError("GP302", why=f"the CDI spec {path} is not UTF-8 text") from None
-        return None
+    except (GpuportionError, UnicodeDecodeError) as problem:
+        if not ours:
+            return None
+        why = "it is not UTF-8 text" if isinstance(problem, UnicodeDecodeError) else problem
+        raise GpuportionError("GP302", why=f"the CDI spec {path} can't be read: {why}") from None
     if not isinstance(document, dict) or document.get("kind") != kind:
         return None
-    _check_file(path, status, len(raw))
+    _check_owner(path, status)
     return cdi.parse(document, path, priority)
 
 
-def _check_file(path: str, status: os.stat_result, size: int) -> None:
+def _check_owner(path: str, status: os.stat_result) -> None:
     """A spec's hooks run as root and its mounts are the host's: only root may have written it."""
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        why = f"the CDI spec {path} can be written by others than root. Run: chown root {path}; chmod 644 {path}"
-        raise GpuportionError("GP302", why=why)
-    if size > MAX_BYTES:
-        raise GpuportionError("GP302", why=f"the CDI spec {path} is larger than {MAX_BYTES >> 20} MiB")
+        mend = f"chown root {path} && chmod 644 {path}"
+        raise GpuportionError(
+            "GP302", why=f"the CDI spec {path} can be written by others than root. Run: {mend}"
+        )
 
 
 def _document(text: str, source: str, *, is_json: bool) -> object:
@@ -167,7 +167,14 @@ def _document(text: str, source: str, *, is_json: bool) -> object:
 def _generated(ctk: str) -> str:
     command = [ctk, "cdi", "generate", "--format=json"]
     try:
-        done = subprocess.run(command, env=CTK_ENV, stdin=subprocess.DEVNULL, capture_output=True, timeout=CTK_TIMEOUT)
+        done = subprocess.run(
+            command,
+            env=CTK_ENV,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CTK_TIMEOUT,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as problem:
         raise GpuportionError("GP302", why=f"`{' '.join(command)}` failed: {problem}") from None
     if done.returncode != 0:

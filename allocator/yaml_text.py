@@ -12,9 +12,9 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load(text: str, source: str) -> object:
-    """The one document in `text`. GpuportionError GP306 says where in `source` (a file's name) it is broken."""
+    """The one document in `text`. GpuportionError GP306 says where in `source` (a file) it is broken."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"

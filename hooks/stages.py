@@ -1,9 +1,9 @@
 """The hook entries that a container's OCI spec gets: one static program, two stages.
 
-`createRuntime` (the specification's successor of prestart) confirms a grant, `poststop` hints that it may have
-ended. Id, token and socket are arguments because engines disagree about the state on stdin; the environment
-is explicit because an absent one is inherited: from the engine, and in runc before 1.3 from the image
-(CVE-2025-23266). Knows nothing of what the daemon does with either.
+`createRuntime` (the specification's successor of prestart) confirms a grant, `poststop` hints that it may
+have ended. Id, token and socket are arguments because engines disagree about the state on stdin; the
+environment is explicit because an absent one is inherited: from the engine, and in runc before 1.3 from the
+image (CVE-2025-23266). Knows nothing of what the daemon does with either.
 """
 
 from __future__ import annotations

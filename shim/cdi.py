@@ -27,7 +27,7 @@ STAGES: Final = ("prestart", "createRuntime", "createContainer", "startContainer
 
 @dataclass(frozen=True, slots=True)
 class DeviceNode:
-    """`path` in the container, `host_path` on the host; type and numbers may be absent, the host knows them."""
+    """`path` in the container, `host_path` on the host, which knows type and numbers left out here."""
 
     path: str
     host_path: str
@@ -307,5 +307,5 @@ def _driver_file(of: ContainerEdits, pattern: re.Pattern[str], name: str) -> str
     for mount in of.mounts:
         if pattern.fullmatch(posixpath.basename(mount.target)) and not OTHER_CLASS.search(mount.target):
             return mount.source
-    why = f"the CDI spec of {GPU_KIND} mounts no {name}. Make it anew: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
-    raise GpuportionError("GP302", why=why)
+    anew = "Make it anew: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+    raise GpuportionError("GP302", why=f"the CDI spec of {GPU_KIND} mounts no {name}. {anew}")

@@ -122,9 +122,7 @@ def _amount(given: Given, text: str) -> int:
 
 def _mebibytes(given: Given) -> tuple[int, ...]:
     if not re.fullmatch(r"[0-9]{1,12}", given.value) or int(given.value) == 0:
-        raise given.refuse(
-            f"is not a whole number of MiB above 0. Write {given.shown}=4096 or GPU_MEMORY_LIMIT=4Gi."
-        )
+        raise given.refuse("is not a whole number of MiB above 0. Write 4096, or GPU_MEMORY_LIMIT=4Gi.")
     return (int(given.value) * sizes.MIB,)
 
 
@@ -155,9 +153,7 @@ def _count(given: Given) -> int:
 
 def _mig(given: Given) -> str:
     if "," in given.value:
-        raise given.refuse(
-            "names several profiles; a container gets one MIG instance. Write one, such as 2g.10gb."
-        )
+        raise given.refuse("names several profiles; a container gets one. Write one, such as 2g.10gb.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}", given.value):
         raise given.refuse("is not the name of a MIG profile. Write one such as 2g.10gb or 1g.10gb+me.")
     return given.value.lower()
@@ -166,9 +162,7 @@ def _mig(given: Given) -> str:
 def _select(given: Given) -> tuple[str, ...]:
     patterns = tuple(part.strip() for part in given.value.split(","))
     if any(not part or len(part) > 128 or not part.isprintable() for part in patterns) or len(patterns) > 64:
-        raise given.refuse(
-            "is not a choice of GPUs. Write indexes, UUIDs or model globs, such as 0,1 or *A100*."
-        )
+        raise given.refuse("is not a choice of GPUs. Write indexes, UUIDs or model globs, such as *A100*.")
     return patterns
 
 
@@ -182,7 +176,7 @@ def _role(given: Given) -> Role:
 def _mig_grow(given: Given) -> bool:
     if given.value != "allow":
         raise given.refuse(
-            "is not understood. Write allow, or leave it out: the smallest fitting profile is taken."
+            "is not understood. Write allow, or leave it out for the smallest fitting profile."
         )
     return True
 
@@ -243,7 +237,7 @@ def from_container(env: Iterable[str], annotations: Mapping[str, str]) -> Reques
 
 
 def from_keys(keys: Mapping[str, str]) -> Request:
-    """The request of `gpuportion exec`: keys as of the environment. GpuportionError GP107 if it asks nothing."""
+    """The request of `gpuportion exec`: keys as of the environment. GP304 if it asks for nothing."""
     unknown = [name for name in keys if name not in ENV_KEYS and name not in ALIASES]
     if unknown:
         raise _misspelt(unknown[0], ENV_KEYS)
@@ -332,10 +326,8 @@ def _refuse_contradictions(values: Mapping[str, Any], given: Mapping[str, tuple[
     if amounts > MAX_GPUS:
         raise given["memory"][1].refuse(f"has {amounts} amounts; one container can get {MAX_GPUS} GPUs.")
     if not any(field in values for field in ASKING):
-        key, first = next(iter(given.values()))
-        raise first.refuse(
-            "asks for nothing by itself. Add GPU_MEMORY_LIMIT, GPU_FRACTION, GPU_MIG or GPU_COUNT."
-        )
+        _, first = next(iter(given.values()))
+        raise first.refuse("asks for nothing by itself. Add GPU_MEMORY_LIMIT, for example.")
 
 
 def _contradiction(given: Mapping[str, tuple[Key, Given]], one: str, other: str, why: str) -> GpuportionError:

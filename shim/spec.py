@@ -36,8 +36,8 @@ class Injection:
     """What one grant puts into a spec. Every path but those of `edits` targets is a host path.
 
     `device_numbers`: host path of each device node of `edits` -> (type, major, minor), for nodes of which CDI
-    does not say. `cdi_paths`: `cdi.targets` of every GPU spec, `driver_majors`: `strip.majors` of /proc/devices:
-    what to take out. `hooks`: `hooks.stages.entries`.
+    does not say. What to take out: `cdi_paths`, `cdi.targets` of every GPU spec, and `driver_majors`,
+    `strip.majors` of /proc/devices. `hooks`: `hooks.stages.entries`.
     """
 
     edits: cdi.ContainerEdits
@@ -91,9 +91,7 @@ def _list(of: Mapping[str, Any], name: str, kind: type = dict) -> Sequence[Any]:
     if found is None:
         return ()
     if not isinstance(found, list) or not all(isinstance(each, kind) for each in found):
-        raise GpuportionError(
-            "GP304", why=f"{name} of the container's config.json is not a list as OCI has it"
-        )
+        raise GpuportionError("GP304", why=f"{name} of the container's config.json is not a list of such")
     return found
 
 
@@ -147,7 +145,7 @@ def _rule(node: Mapping[str, Any], access: str) -> dict[str, Any]:
 
 
 def _mounts(given: Sequence[Any], injection: Injection, removed: strip.Removed) -> list[Any]:
-    """The others' first, ours last: of two mounts at one place the last wins, so a user's can't cover ours."""
+    """Ours last: of two mounts at one place the last wins, so a user's can't cover ours."""
     stay = strip.mounts(given, injection.cdi_paths, removed)
     return [
         *stay,
@@ -157,7 +155,7 @@ def _mounts(given: Sequence[Any], injection: Injection, removed: strip.Removed) 
 
 
 def _driver_mount(mount: cdi.Mount, injection: Injection) -> dict[str, Any]:
-    """A CDI mount; every libcuda and NVML in it, by any name, is ours: what bypasses a preload meets it too."""
+    """A CDI mount; every libcuda and NVML, by any name, is ours, so that what bypasses a preload meets it."""
     name = posixpath.basename(mount.target)
     if cdi.LIBCUDA.fullmatch(name):
         return _bind(injection.library, mount.target)
