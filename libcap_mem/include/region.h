@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The shared pages for C: the layout, the proof that every compiler lays it out alike, and the calls that need only
- * bytes (no lock, no mapping), which the daemon uses on copies that it has read. */
+/* The shared pages for C: the layout, the proof that every compiler lays it out alike, and the calls that
+ * need only bytes (no lock, no mapping), which the daemon uses on copies that it has read. */
 #ifndef GP_REGION_H
 #define GP_REGION_H
 #include <stddef.h>

@@ -1,6 +1,6 @@
-/* The pages that the daemon and a container's processes share, written down once: C includes this file (through
- * region.h) and cffi parses it. Declarations only: no #if, #include or asserts here. Any change to what is below
- * bumps GP_LAYOUT_VERSION.
+/* The pages that the daemon and a container's processes share, written down once: C includes this file
+ * (through region.h) and cffi parses it. Declarations only: no #if, #include or asserts here. Any change to
+ * what is below bumps GP_LAYOUT_VERSION.
  *
  * Policy: written by the daemon, read-only in the container. One page.
  * Ledger: written by the container, hostile to the daemon, which only ever preads it.
@@ -16,20 +16,21 @@
 #define GP_API 24
 
 typedef struct {
-    uint8_t uuid[16];    /* as cuDeviceGetUuid gives it */
-    uint64_t limit;      /* bytes; changed live by one aligned 8-byte store, read at every grant */
-    uint64_t context;    /* bytes charged for a process's first context on this GPU; learned by the daemon from NVML */
+    uint8_t uuid[16]; /* as cuDeviceGetUuid gives it */
+    uint64_t limit;   /* bytes; changed live by one aligned 8-byte store, read at every grant */
+    uint64_t context; /* bytes charged for a process's first context on this GPU; learned by the daemon from
+                         NVML */
     uint64_t reserved[4];
 } gp_policy_gpu;
 
 typedef struct {
     uint64_t magic;
     uint32_t version;
-    uint32_t gpus;           /* entries of gpu[] that count; ledger GPU index = index here */
-    uint64_t generation;     /* bumped after every change */
+    uint32_t gpus;       /* entries of gpu[] that count; ledger GPU index = index here */
+    uint64_t generation; /* bumped after every change */
     uint8_t reserved[104];
-    char container[128];     /* name or id, for messages */
-    char libcuda[GP_PATH];   /* the real driver, as seen where the library runs */
+    char container[128];   /* name or id, for messages */
+    char libcuda[GP_PATH]; /* the real driver, as seen where the library runs */
     char libnvml[GP_PATH];
     char ledger[GP_PATH];
     gp_policy_gpu gpu[GP_MAX_GPUS];
@@ -39,13 +40,14 @@ typedef struct {
  *
  *   0      header, ring of the last refusals (one page)
  *   4096   one cell a process
- *   12288  one block a GPU: the total; then, by cell, what it keeps apart from its share; then the shares, by lane
+ *   12288  one block a GPU: the total; then, by cell, what it keeps apart from its share; then the shares, by
+ * lane
  *
- * Locks (open file description, exclusive) say who owns and who lives: byte c of the file is the right to cell c,
- * byte GP_CELLS + c lasts as long as what cell c holds.
+ * Locks (open file description, exclusive) say who owns and who lives: byte c of the file is the right to
+ * cell c, byte GP_CELLS + c lasts as long as what cell c holds.
  *
- * A tag names the change that made a total what it is: number << 16 | cell << 8 | lane. Lane GP_VOID: the change
- * took out all that the cell held, and the number is the generation of the owner who left it.
+ * A tag names the change that made a total what it is: number << 16 | cell << 8 | lane. Lane GP_VOID: the
+ * change took out all that the cell held, and the number is the generation of the owner who left it.
  */
 #define GP_VOID 255
 
@@ -108,7 +110,8 @@ typedef struct {
     gp_ledger_gpu gpu[];
 } gp_ledger_file;
 
-/* What needs bytes only: the daemon makes pages with these, and reads copies of pages that are not to be trusted. */
+/* What needs bytes only: the daemon makes pages with these, and reads copies of pages that are not to be
+ * trusted. */
 uint64_t gp_ledger_size(uint32_t gpus);
 /* Writes an empty ledger's header; the rest of the file is zeros. 0, or -1: no such number of GPUs. */
 int gp_ledger_format(gp_ledger_file *header, uint32_t gpus);

@@ -10,8 +10,8 @@
 
 int gp_mount_tmpfs(const char *dir, uint64_t bytes, const char *label) {
     char options[512];
-    int n = label[0] ? snprintf(options, sizeof options, "size=%" PRIu64 ",nr_inodes=2,mode=0700,context=\"%s\"",
-                                bytes, label)
+    int n = label[0] ? snprintf(options, sizeof options,
+                                "size=%" PRIu64 ",nr_inodes=2,mode=0700,context=\"%s\"", bytes, label)
                      : snprintf(options, sizeof options, "size=%" PRIu64 ",nr_inodes=2,mode=0700", bytes);
     if (n < 0 || (size_t)n >= sizeof options)
         return ENAMETOOLONG;

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/* This process's cell: how it gets one, what it remembers of it, how it notices that it has lost it. */
+#ifndef GP_CELL_H
+#define GP_CELL_H
+#include "ledger.h"
+#include "total.h"
+
+enum gp_cell_state { GP_NO_CELL, GP_CELL_BUSY, GP_CELL_READY };
+
+struct gp_own_lane {
+    uint32_t busy; /* a thread of this process is in it */
+    struct gp_lane_state gpu[GP_MAX_GPUS];
+} __attribute__((aligned(64)));
+
+/* All zero means: no cell yet. That is what a forked child finds, since the kernel wipes the page. */
+struct gp_own {
+    uint32_t state;
+    uint32_t cell;
+    uint32_t losses;
+    int fd; /* our open file description, which holds the locks */
+    long pid;
+    uint64_t generation;
+    uint64_t carried[GP_MAX_GPUS]; /* held in a cell that was lost, to be charged to the next one */
+    struct gp_own_lane lane[GP_LANES];
+};
+
+/* What this process has, made if need be. NULL: none to be had, ledger->problem says why. */
+struct gp_own *gp_cell_claim(struct gp_ledger *ledger);
+
+/* What this process has, or NULL if it has accounted nothing so far. No system call, unless fork is noticed
+ * by one. */
+struct gp_own *gp_cell_peek(const struct gp_ledger *ledger);
+
+/* Whether the cell is still ours, and the lane on this GPU as we left it. */
+int gp_cell_intact(const struct gp_ledger *ledger, const struct gp_own *own, unsigned lane, unsigned gpu);
+
+/* It was not: what we hold is carried to another cell by the next claim. */
+void gp_cell_lose(struct gp_ledger *ledger, struct gp_own *own);
+
+/* Takes out what dead processes left on this GPU. `fd`: an open file description of the ledger; `except`: the
+ * cell that is its own, whose locks it does not see, or GP_CELLS. */
+void gp_cell_sweep(gp_ledger_file *file, gp_ledger_gpu *gpu, int fd, unsigned except);
+
+/* A free lane, now ours; preferably always the same one for the same thread. -1: none for a long time. */
+int gp_lane_enter(struct gp_own *own);
+int gp_lane_try(struct gp_own *own, unsigned lane);
+void gp_lane_leave(struct gp_own *own, unsigned lane);
+unsigned gp_lane_of_thread(void);
+
+#endif
