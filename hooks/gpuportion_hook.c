@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// gpuportion-hook: what the OCI runtime calls when a container has been created (confirm) and when it has
+// ended (stopped). Runs as root outside of the container, with nothing of the container's: static, its
+// environment given by the spec, its working directory and descriptors dropped first. It never enters the
+// container's filesystem.
+//
+//   gpuportion-hook confirm --socket S --token T --id ID [--timeout-ms N]    refuses: the container does not
+//   start gpuportion-hook stopped --socket S --token T                              always 0: runc leaks a
+//   failing poststop's
+//                                                                             container
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "json_write.h"
+#include "sentence.h"
+#include "state.h"
+#include "wire.h"
+
+enum { CONFIRM_MS = 40000, STOPPED_MS = 700, STOPPED_AT_MOST_MS = 950 };
+enum { STATE_MAX = 4 << 20 }; // annotations are in it
+
+struct options {
+    const char *socket, *token, *id, *timeout_ms;
+};
+
+static void close_inherited(void) {
+    struct rlimit files;
+    if (syscall(SYS_close_range, 3U, ~0U, 0U) == 0)
+        return;
+    long last =
+        getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < 65536 ? (long)files.rlim_cur : 65536;
+    for (int fd = 3; fd < last; fd++)
+        close(fd);
+}
+
+static void complain(struct bytes *text) {
+    bytes_text(text, "\n");
+    ssize_t ignored = write(STDERR_FILENO, text->at, text->n);
+    (void)ignored;
+}
+
+static const char **field_of(struct options *options, const char *name) {
+    struct {
+        const char *name;
+        const char **field;
+    } fields[] = {
+        {"--socket", &options->socket},
+        {"--token", &options->token},
+        {"--id", &options->id},
+        {"--timeout-ms", &options->timeout_ms},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (strcmp(fields[i].name, name) == 0)
+            return fields[i].field;
+    return NULL;
+}
+
+static bool take_options(int argc, char **argv, struct options *options) {
+    for (int i = 2; i < argc; i += 2) {
+        const char **field = field_of(options, argv[i]);
+        if (field == NULL || i + 1 == argc)
+            return false;
+        *field = argv[i + 1];
+    }
+    return options->socket != NULL && options->token != NULL;
+}
+
+static bool read_state(struct bytes *state) {
+    for (;;) {
+        bytes_reserve(state, 4096);
+        ssize_t got = read(STDIN_FILENO, state->at + state->n, state->room - state->n - 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got == 0;
+        state->n += (size_t)got;
+        if (state->n > STATE_MAX)
+            return false;
+    }
+}
+
+static struct wire_request request(const struct options *options, const char *op, int wait_ms) {
+    struct wire_request r = {.path = options->socket, .pass = -1, .wait_ms = wait_ms};
+    bytes_text(&r.head, "{");
+    json_put_number(&r.head, "v", 1);
+    json_put_text(&r.head, "op", op);
+    json_put_text(&r.head, "token", options->token);
+    return r;
+}
+
+static bool ask_confirm(const struct options *options, int pid, int pidfd, int wait_ms,
+                        struct bytes *problem) {
+    struct wire_request r = request(options, "confirm", wait_ms);
+    struct wire_answer answer;
+    json_put_number(&r.head, "pid", pid);
+    bytes_text(&r.head, "}");
+    r.pass = pidfd;
+    return sentence_of_answer(problem, r.path, wire_ask(&r, &answer), &answer);
+}
+
+static int timeout_of(const struct options *options) {
+    char *end;
+    long ms = options->timeout_ms == NULL ? CONFIRM_MS : strtol(options->timeout_ms, &end, 10);
+    bool good = options->timeout_ms == NULL || (*options->timeout_ms != '\0' && *end == '\0');
+    return good && ms > 0 && ms <= CONFIRM_MS ? (int)ms : CONFIRM_MS;
+}
+
+static bool confirm(const struct options *options, struct bytes *problem) {
+    struct bytes text = {0};
+    struct state state;
+    if (!read_state(&text) || !state_parse(text.at, text.n, options->id, &state, problem)) {
+        if (problem->n == 0)
+            sentence_why(problem, "GP302", WHY("the OCI runtime gave its hook no readable state"));
+        return false;
+    }
+    int pidfd = (int)syscall(SYS_pidfd_open, state.pid, 0);
+    if (pidfd >= 0)
+        return ask_confirm(options, state.pid, pidfd, timeout_of(options), problem);
+    sentence_why(problem, "GP302",
+                 errno == ENOSYS ? WHY("its kernel has no pidfd_open (Linux 5.3; 5.10 is needed)")
+                                 : WHY("the container's first process has ended already"));
+    return false;
+}
+
+// What a runtime writes is taken off its hands, as far as it is there: some would be killed by SIGPIPE
+// otherwise.
+static void drain_state(void) {
+    char piece[4096];
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    for (int i = 0; i < STATE_MAX / (int)sizeof piece && poll(&in, 1, 100) > 0; i++)
+        if (read(STDIN_FILENO, piece, sizeof piece) <= 0)
+            return;
+}
+
+static void end_well(int signal) {
+    (void)signal;
+    _exit(0);
+}
+
+// Waits for the answer, for a short time: who starts the next container right after this one finds the room
+// free.
+static int stopped(int argc, char **argv) {
+    struct options options = {0};
+    struct wire_answer answer;
+    struct itimerval at_most = {.it_value.tv_usec = STOPPED_AT_MOST_MS * 1000};
+    signal(SIGALRM, end_well);
+    setitimer(ITIMER_REAL, &at_most, NULL);
+    drain_state();
+    if (!take_options(argc, argv, &options))
+        return 0;
+    struct wire_request r = request(&options, "stopped", STOPPED_MS);
+    bytes_text(&r.head, "}");
+    wire_ask(&r, &answer);
+    return 0;
+}
+
+static int usage(void) {
+    static const char text[] =
+        "usage: gpuportion-hook confirm --socket S --token T --id ID [--timeout-ms N]\n"
+        "       gpuportion-hook stopped --socket S --token T\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored;
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    struct options options = {0};
+    struct bytes problem = {0};
+    if (chdir("/") != 0)
+        return 1;
+    close_inherited();
+    if (argc > 1 && strcmp(argv[1], "stopped") == 0)
+        return stopped(argc, argv);
+    if (argc < 2 || strcmp(argv[1], "confirm") != 0 || !take_options(argc, argv, &options))
+        return usage();
+    if (confirm(&options, &problem))
+        return 0;
+    complain(&problem);
+    return 1;
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// gpuportion-runtime: the OCI runtime that engines call. Asks the daemon to edit the config.json of a
+// container that is about to be created and asks for a GPU; then, and for everything else at once, becomes
+// runc or crun.
+//
+// It replaces itself by execve and never forks: the engine's parent-death signal, its wait and the exit code
+// stay what they were. Inherited descriptors belong to the engine and the container; its own ones are
+// close-on-exec. It is static, so that no LD_PRELOAD of an engine's environment gets into it.
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "argv.h"
+#include "bundle.h"
+#include "image_preload.h"
+#include "json_scan.h"
+#include "json_write.h"
+#include "low_level.h"
+#include "report.h"
+#include "request_keys.h"
+#include "sentence.h"
+#include "wire.h"
+
+extern char **environ;
+
+enum { WAIT_S = 40 }; // making a MIG instance takes time; so does a daemon that its socket unit starts
+
+struct node {
+    struct bytes run_dir, socket;
+    int wait_ms;
+};
+
+static int wait_ms(void) {
+    const char *text = getenv("GPUPORTION_WAIT_S");
+    char *end;
+    long seconds = text == NULL ? WAIT_S : strtol(text, &end, 10);
+    bool shorter = text != NULL && *text != '\0' && *end == '\0' && seconds >= 0 && seconds < WAIT_S;
+    return 1000 * (shorter ? (int)seconds : WAIT_S);
+}
+
+static void find_node(struct node *node) {
+    const char *moved = getenv("GPUPORTION_RUN_DIR");
+    bytes_text(&node->run_dir, moved != NULL && *moved != '\0' ? moved : "/run/gpuportion");
+    bytes_add(&node->socket, node->run_dir.at, node->run_dir.n);
+    bytes_text(&node->socket, "/gpuportiond.sock");
+    node->wait_ms = wait_ms();
+}
+
+// The daemon leaves this file while the administrator's policy gives a portion to those who ask for none.
+static bool has_default_grant(const struct node *node) {
+    struct bytes path = {0};
+    struct stat is;
+    bytes_add(&path, node->run_dir.at, node->run_dir.n);
+    bytes_text(&path, "/default-grant");
+    bool has = lstat(bytes_c(&path), &is) == 0 && S_ISREG(is.st_mode) && is.st_uid == 0;
+    bytes_free(&path);
+    return has;
+}
+
+static void begin_head(struct bytes *head, const char *op, const struct command *command) {
+    bytes_text(head, "{");
+    json_put_number(head, "v", 1);
+    json_put_text(head, "op", op);
+    json_put_text(head, "root", command->root != NULL ? command->root : "");
+    json_put_text(head, "id", command->id);
+}
+
+static struct wire_request create_request(struct node *node, const struct command *command,
+                                          const struct bundle *bundle, const struct bytes *preload) {
+    struct wire_request request = {.path = bytes_c(&node->socket), .pass = -1, .wait_ms = node->wait_ms};
+    char *absolute = realpath(bundle->path, NULL);
+    begin_head(&request.head, "create", command);
+    json_put_text(&request.head, "verb", command->verb_name);
+    json_put_text(&request.head, "bundle", absolute != NULL ? absolute : bundle->path);
+    json_put_number(&request.head, "preload_bytes", (long long)preload->n);
+    bytes_text(&request.head, "}");
+    request.body[0] = (struct iovec){bundle->text.at, bundle->text.n};
+    request.body[1] = (struct iovec){preload->at, preload->n};
+    free(absolute);
+    return request;
+}
+
+static bool apply(struct bundle *bundle, const struct bytes *answer, struct bytes *problem) {
+    struct json config;
+    if (answer->n == 0)
+        return true;
+    if (!json_document((struct json){answer->at, answer->at + answer->n}, &config) || *config.at != '{') {
+        sentence_why(problem, "GP302",
+                     WHY("the gpuportion daemon answered with something that is no config.json"));
+        return false;
+    }
+    return bundle_replace(bundle, answer->at, answer->n, problem);
+}
+
+static bool ask_daemon(const struct command *command, struct node *node, struct bundle *bundle,
+                       struct bytes *problem) {
+    struct bytes preload = {0};
+    struct wire_answer answer;
+    if (!image_preload_read(bundle, &preload, problem))
+        return false;
+    struct wire_request request = create_request(node, command, bundle, &preload);
+    enum wire_end end = wire_ask(&request, &answer);
+    bool good =
+        sentence_of_answer(problem, request.path, end, &answer) && apply(bundle, &answer.body, problem);
+    bytes_free(&request.head);
+    bytes_free(&answer.body);
+    bytes_free(&preload);
+    return good;
+}
+
+// True where the runtime may go on. A line that it will refuse itself is left to it.
+static bool prepare(const struct command *command, struct node *node, struct bytes *problem) {
+    struct bundle bundle = {0};
+    if (command->help || command->broken || command->id == NULL)
+        return true;
+    switch (bundle_read(&bundle, command->bundle, command->config, problem)) {
+    case BUNDLE_REFUSED:
+        return false;
+    case BUNDLE_ABSENT:
+        if (!command->unsure)
+            return true;
+        sentence_why(problem, "GP302",
+                     WHY("the command line has an option that gpuportion-runtime does not know, and "
+                         "no config.json was found where it seems to name the bundle"));
+        return false;
+    case BUNDLE_READ:
+        break;
+    }
+    return (!request_keys_possible(bundle.text.at, bundle.text.n) && !has_default_grant(node)) ||
+           ask_daemon(command, node, &bundle, problem);
+}
+
+static void note_delete(const struct command *command, struct node *node) {
+    if (command->id == NULL)
+        return;
+    struct wire_request request = {.path = bytes_c(&node->socket), .pass = -1};
+    begin_head(&request.head, "deleted", command);
+    bytes_text(&request.head, "}");
+    wire_note(&request);
+    bytes_free(&request.head);
+}
+
+static void say_version(void) {
+    static const char line[] = "gpuportion-runtime " GPUPORTION_VERSION "\n";
+    ssize_t ignored = write(STDOUT_FILENO, line, sizeof line - 1);
+    (void)ignored;
+}
+
+static bool before_runtime(const struct command *command, struct bytes *problem) {
+    struct node node = {0};
+    find_node(&node);
+    if (command->version)
+        say_version();
+    else if (command->verb == VERB_DELETE)
+        note_delete(command, &node);
+    else if (command->verb > VERB_OTHER)
+        return prepare(command, &node, problem);
+    return true;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 1)
+        return 1;
+    struct bytes path = {0}, problem = {0};
+    bool found = low_level_find(getenv("GPUPORTION_RUNTIME"), LOW_LEVEL_CONFIG, &path, &problem);
+    enum dialect dialect = low_level_dialect(bytes_c(&path));
+    struct command command = argv_parse(argc, argv, dialect);
+    if (found && before_runtime(&command, &problem)) {
+        argv[0] = path.at;
+        execve(path.at, argv, environ);
+        sentence_why(&problem, "GP310", WHY(path.at, " could not be started"));
+    }
+    report(&command, dialect, &problem);
+    return 1;
+}
