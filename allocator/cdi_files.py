@@ -125,7 +125,7 @@ def _stamp(path: str) -> _Stamp:
 
 
 def _read(path: str, priority: int, kind: str) -> cdi.Spec | None:
-    """The spec in a file; None if it is of another kind, which is another program's business even if broken."""
+    """The spec in a file; None if it is of another kind: that is no business of ours, even broken."""
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         raw = file.read(MAX_BYTES)  # what lies behind is missing, and so the file is broken
@@ -161,7 +161,7 @@ def _document(text: str, source: str, *, is_json: bool) -> object:
         where, why = "somewhere", "it is nested too deeply"
         if isinstance(problem, json.JSONDecodeError):
             where, why = f"line {problem.lineno}, column {problem.colno}", problem.msg
-        raise GpuportionError("GP306", source=source, where=where, why=why) from None
+        raise GpuportionError("GP307", source=source, where=where, why=why) from None
 
 
 def _generated(ctk: str) -> str:
