@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -26,10 +25,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, Final
 
+from gpuportion.cli import children
 from gpuportion.errors import GpuportionError
 
 WAIT: Final = 60.0
-"""Seconds for a daemon to answer, or to end by itself; a slow disk takes 10."""
+"""Seconds for a daemon to answer, or to remove the containers; a slow disk takes 10."""
 
 NETWORK: Final[dict[str, Any]] = {
     "bridge": "none",
@@ -100,7 +100,7 @@ class PrivateDocker:
         return f"{self.folder}/daemon.json"
 
     def start(self) -> None:
-        """Start both and return when docker answers. Else GpuportionError GP306, with the last words."""
+        """Start both and return when docker answers. Else GpuportionError GP320, with the last words."""
         os.makedirs(f"{self.folder}/client", exist_ok=True)
         self._configure()
         self._spawn("containerd", ["--config", f"{self.folder}/containerd.toml"])
@@ -115,10 +115,9 @@ class PrivateDocker:
         if len(self._processes) == 2 and self._processes[1].poll() is None:
             self._remove_containers()
         for process in reversed(self._processes):
-            _end(process)
+            children.end(process)
         self._processes.clear()
-        _unmount_below(self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        children.remove_folder(self.folder)
 
     def run(
         self, *args: str, check: bool = True, timeout: float = 120, **options: Any
@@ -154,7 +153,7 @@ class PrivateDocker:
             _, complaint = process.communicate()
         if process.returncode != 0:
             raise GpuportionError(
-                "GP306", what=f"docker import {name}", why=complaint.decode(errors="replace").strip()
+                "GP320", what=f"docker import {name}", why=complaint.decode(errors="replace").strip()
             )
 
     def _configure(self) -> None:
@@ -172,40 +171,27 @@ class PrivateDocker:
             file.write(CONTAINERD.format(folder=folder))
 
     def _spawn(self, name: str, args: Sequence[str]) -> None:
-        """In a session of its own: the terminal's Ctrl-C is for us, who then end it in order."""
         program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         if program is None:
             raise GpuportionError(
                 "GP305", what=name, why="install docker, for example: apt-get install docker.io"
             )
-        guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-        with open(f"{self.folder}/{name}.log", "ab") as log:
-            self._processes.append(
-                subprocess.Popen(
-                    [*guard, program, *args],
-                    cwd="/",
-                    env=self.daemon_env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            )
+        log = f"{self.folder}/{name}.log"
+        self._processes.append(children.spawn([program, *args], log=log, env=self.daemon_env))
 
     def _until(self, name: str, is_up: Callable[[], bool]) -> None:
         process, deadline = self._processes[-1], time.monotonic() + WAIT
         while not is_up():
             if process.poll() is not None:
-                raise GpuportionError("GP306", what=name, why=f"it ended at once: {self._last_words(name)}")
+                raise GpuportionError("GP320", what=name, why=f"it ended at once: {self._last_words(name)}")
             if time.monotonic() > deadline:
                 raise GpuportionError(
-                    "GP306", what=name, why=f"no answer in {WAIT:.0f} s: {self._last_words(name)}"
+                    "GP320", what=name, why=f"no answer in {WAIT:.0f} s: {self._last_words(name)}"
                 )
             time.sleep(0.02)
 
     def _last_words(self, name: str) -> str:
-        with open(f"{self.folder}/{name}.log", encoding="utf-8", errors="replace") as file:
-            return "\n".join(file.read().splitlines()[-5:])
+        return children.last_words(f"{self.folder}/{name}.log")
 
     def _remove_containers(self) -> None:
         try:
@@ -230,22 +216,3 @@ def _pings(path: str) -> bool:
             return b" 200 " in sock.recv(64)
         except OSError:
             return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        process.send_signal(sign)
-        try:
-            process.wait(timeout=WAIT / 2)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _unmount_below(folder: str) -> None:
-    """What a daemon that was killed left mounted, or the folder can't be removed; the innermost first."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        points = [line.split()[4] for line in file]
-    for point in reversed(points):
-        if point.startswith(f"{folder}/"):
-            subprocess.run(["umount", "--lazy", point], check=False, stderr=subprocess.DEVNULL)

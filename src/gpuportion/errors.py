@@ -11,9 +11,7 @@ from typing import Final
 
 TEMPLATES: Final = {
     "GP101": (
-        "{subject} was not started: it asks for {asked}; {best}.\n"
-        "{holders}\n"
-        "Try {suggestion}`gpuportion ps`."
+        "{subject} was not started: it asks for {asked}; {best}.\n{holders}\nTry {suggestion}`gpuportion ps`."
     ),
     "GP102": "{key}={problem}",
     "GP103": 'unknown MIG profile "{profile}": {known}',
@@ -33,13 +31,14 @@ TEMPLATES: Final = {
     "GP303": "the daemon does not allow this: {why}",
     "GP304": "the request is not understood: {why}",
     "GP305": "{what} was not found: {why}",
-    "GP306": "{what} failed: {why}",
+    "GP306": "{source}, {where}: {why}",
     "GP307": "{source}, {where}: {why}",
     "GP308": "{path} was not changed: {why}",
     "GP310": (
         "the low-level OCI runtime cannot be started: {why}. Name runc or crun in the engine's environment "
         "(GPUPORTION_RUNTIME=/usr/sbin/runc) or in /etc/gpuportion/runtime.conf (runtime=/usr/sbin/runc)."
     ),
+    "GP320": "{what} failed: {why}",
 }
 
 
