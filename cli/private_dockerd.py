@@ -100,7 +100,7 @@ class PrivateDocker:
         return f"{self.folder}/daemon.json"
 
     def start(self) -> None:
-        """Start both and return when docker answers. Else GpuportionError GP320, with the last words."""
+        """Start both and return when docker answers. Else GpuportionError GP306, with the last words."""
         os.makedirs(f"{self.folder}/client", exist_ok=True)
         self._configure()
         self._spawn("containerd", ["--config", f"{self.folder}/containerd.toml"])
@@ -153,7 +153,7 @@ class PrivateDocker:
             _, complaint = process.communicate()
         if process.returncode != 0:
             raise GpuportionError(
-                "GP320", what=f"docker import {name}", why=complaint.decode(errors="replace").strip()
+                "GP306", what=f"docker import {name}", why=complaint.decode(errors="replace").strip()
             )
 
     def _configure(self) -> None:
@@ -183,10 +183,10 @@ class PrivateDocker:
         process, deadline = self._processes[-1], time.monotonic() + WAIT
         while not is_up():
             if process.poll() is not None:
-                raise GpuportionError("GP320", what=name, why=f"it ended at once: {self._last_words(name)}")
+                raise GpuportionError("GP306", what=name, why=f"it ended at once: {self._last_words(name)}")
             if time.monotonic() > deadline:
                 raise GpuportionError(
-                    "GP320", what=name, why=f"no answer in {WAIT:.0f} s: {self._last_words(name)}"
+                    "GP306", what=name, why=f"no answer in {WAIT:.0f} s: {self._last_words(name)}"
                 )
             time.sleep(0.02)
 

@@ -31,14 +31,13 @@ TEMPLATES: Final = {
     "GP303": "the daemon does not allow this: {why}",
     "GP304": "the request is not understood: {why}",
     "GP305": "{what} was not found: {why}",
-    "GP306": "{source}, {where}: {why}",
+    "GP306": "{what} failed: {why}",
     "GP307": "{source}, {where}: {why}",
     "GP308": "{path} was not changed: {why}",
     "GP310": (
         "the low-level OCI runtime cannot be started: {why}. Name runc or crun in the engine's environment "
         "(GPUPORTION_RUNTIME=/usr/sbin/runc) or in /etc/gpuportion/runtime.conf (runtime=/usr/sbin/runc)."
     ),
-    "GP320": "{what} failed: {why}",
 }
 
 
