@@ -1,0 +1,317 @@
+"""The pages that the daemon shares with a container: its policy and its ledger.
+
+    <folder>/policy          0644; limits and paths, read-only in the container; written last
+    <folder>/ledger/         0700; a tmpfs of exactly the ledger's size: growing the file fills nothing
+    <folder>/ledger/ledger   0666; preallocated; the container's processes account in it
+
+The policy is ours alone: it is mapped here for a live resize. The ledger is written by the container and
+hostile: it is only ever read into a copy (a mapped file that somebody truncates kills its reader), opened
+without waiting (a lease would hold an open for 45 seconds), and any content gives an answer. A crash half
+way leaves a folder without a policy, which `remove` takes away like any other. Knows nothing of grants,
+containers' lives or placement.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from gpuportion._region import ffi, lib
+from gpuportion.allocator.page_values import (
+    GpuLimit,
+    GpuUse,
+    LedgerView,
+    Pages,
+    Policy,
+    Process,
+    RefusalNote,
+)
+
+__all__ = [
+    "BadPageError",
+    "GpuLimit",
+    "GpuUse",
+    "LedgerView",
+    "Pages",
+    "Policy",
+    "Process",
+    "RefusalNote",
+    "create",
+    "holders",
+    "read_ledger",
+    "read_policy",
+    "remove",
+    "set_limit",
+]
+
+MAX_GPUS: Final = int(lib.GP_MAX_GPUS)
+CELLS: Final = int(lib.GP_CELLS)
+POLICY_BYTES: Final = int(ffi.sizeof("gp_policy"))
+LARGEST_LIMIT: Final = (1 << 62) - 1
+FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
+READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class BadPageError(Exception):
+    """A policy that is none, or of another version: it was not written by this gpuportion."""
+
+
+def create(
+    folder: str,
+    limits: Sequence[GpuLimit],
+    *,
+    container: str,
+    libcuda: str,
+    libnvml: str,
+    ledger: str,
+    label: str = "",
+) -> Pages:
+    """Make `folder`, an empty ledger and the policy in it; both files are complete when `policy` appears.
+
+    `libcuda`, `libnvml`, `ledger`: paths as the container sees them. `label`: the spec's SELinux mount
+    label. Where this process may not mount, the ledger is a plain file, and the result's note says so.
+    ValueError for values that no page can hold, OSError as it comes; call `remove` after either.
+    """
+    paths = ("libcuda", libcuda), ("libnvml", libnvml), ("ledger", ledger)
+    page = _policy_page(limits, container, *paths)
+    made = Pages(f"{folder}/policy", f"{folder}/ledger/ledger", own_file_system=True)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    os.makedirs(f"{folder}/ledger", mode=0o700, exist_ok=True)
+    note = _mount(f"{folder}/ledger", int(lib.gp_ledger_size(len(limits))), label)
+    _write_ledger(made.ledger, len(limits))
+    _write_policy(made.policy, page)
+    return made if not note else Pages(made.policy, made.ledger, own_file_system=False, note=note)
+
+
+def remove(folder: str) -> None:
+    """Take all of `folder` away, whatever of it is there. A container that still has it keeps its ledger."""
+    while (problem := lib.gp_unmount(os.fsencode(f"{folder}/ledger"))) == 0:
+        pass
+    if problem not in (errno.EINVAL, errno.ENOENT, errno.EPERM):
+        raise OSError(problem, os.strerror(problem), f"{folder}/ledger")
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+
+
+def set_limit(policy_path: str, uuid: bytes, limit: int) -> None:
+    """Change one GPU's limit for all processes of the container, from their next allocation on.
+
+    LookupError if the policy has no such GPU, ValueError for a limit that no page can hold.
+    """
+    _check_limit(limit)
+    with _mapped_policy(policy_path) as page:
+        for index in range(page.gpus):
+            if bytes(ffi.buffer(page.gpu[index].uuid)) == uuid:
+                lib.gp_policy_set_limit(page, index, limit)
+                return
+    raise LookupError(f"{policy_path} has no GPU {uuid.hex()}")
+
+
+def read_policy(path: str) -> Policy:
+    """What the policy at `path` says. BadPageError if it is none, OSError if it cannot be read."""
+    fd = os.open(path, READ)
+    try:
+        page = _policy_of(os.pread(fd, POLICY_BYTES, 0), path)
+    finally:
+        os.close(fd)
+    gpus = tuple(
+        GpuLimit(bytes(ffi.buffer(gpu.uuid)), gpu.limit, gpu.context) for gpu in page.gpu[0 : page.gpus]
+    )
+    return Policy(
+        container=_text(page.container),
+        generation=page.generation,
+        libcuda=_text(page.libcuda),
+        libnvml=_text(page.libnvml),
+        ledger=_text(page.ledger),
+        gpus=gpus,
+    )
+
+
+def read_ledger(path: str, gpus: int = 0) -> LedgerView:
+    """What the container's processes say they hold. Never raises for what is in the file, or that it is gone.
+
+    `gpus`: how many GPUs the ledger was made for; a damaged one then shows so many unused ones (0: ask the
+    file). Changes go on during the reading: figures of one GPU may be those of neighbouring moments.
+    """
+    nothing = tuple(GpuUse() for _ in range(gpus))
+    try:
+        fd = os.open(path, READ)
+    except OSError as problem:
+        return LedgerView(nothing, damaged=f"it cannot be opened: {problem.strerror}")
+    try:
+        copy, damaged = _copy_of(fd, gpus)
+        if damaged:
+            return LedgerView(nothing, damaged=damaged)
+        return LedgerView(tuple(_gpu_use(fd, copy, gpu) for gpu in range(copy.gpus)), _notes(copy))
+    except OSError as problem:
+        return LedgerView(nothing, damaged=f"it cannot be read: {problem.strerror}")
+    finally:
+        os.close(fd)
+
+
+def holders(path: str) -> int:
+    """How many accounts in the ledger have a living holder: 0 means that nobody uses the GPU through it.
+
+    A process that ended while a forked child of it lives counts. 0 for a ledger that is gone.
+    """
+    try:
+        fd = os.open(path, READ)
+    except OSError:
+        return 0
+    try:
+        if _unlocked(fd, CELLS, CELLS):
+            return 0
+        return sum(not _unlocked(fd, CELLS + cell, 1) for cell in range(CELLS))
+    finally:
+        os.close(fd)
+
+
+def _check_limit(limit: int) -> None:
+    if not 0 <= limit <= LARGEST_LIMIT:
+        raise ValueError(f"{limit} bytes is no limit that a policy can hold")
+
+
+def _policy_page(limits: Sequence[GpuLimit], container: str, *paths: tuple[str, str]) -> bytes:
+    if not 1 <= len(limits) <= MAX_GPUS:
+        raise ValueError(f"a policy holds 1 to {MAX_GPUS} GPUs, not {len(limits)}")
+    page = ffi.new("gp_policy *")
+    page.magic, page.version, page.gpus = lib.GP_POLICY_MAGIC, lib.GP_LAYOUT_VERSION, len(limits)
+    page.generation = 1
+    page.container = container.encode(errors="replace")[:127].decode(errors="ignore").encode()
+    for name, path in paths:
+        setattr(page, name, _path_bytes(name, path))
+    for entry, given in zip(page.gpu, limits, strict=False):
+        if len(given.uuid) != 16:
+            raise ValueError(f"a GPU's UUID has 16 bytes, not {len(given.uuid)}")
+        _check_limit(given.limit)
+        _check_limit(given.context)
+        ffi.buffer(entry.uuid)[:] = given.uuid
+        entry.limit, entry.context = given.limit, given.context
+    return bytes(ffi.buffer(page))
+
+
+def _path_bytes(name: str, path: str) -> bytes:
+    raw = os.fsencode(path)
+    if b"\0" in raw or len(raw) >= lib.GP_PATH:
+        raise ValueError(f"{name}: {path!r} does not fit a policy ({lib.GP_PATH - 1} bytes)")
+    return raw
+
+
+def _mount(folder: str, size: int, label: str) -> str:
+    """Give the ledger a file system of its own size; returns why that could not be, or an empty string."""
+    if '"' in label or "\0" in label:
+        raise ValueError(f"{label!r} is no SELinux label")
+    problem = lib.gp_mount_tmpfs(os.fsencode(folder), size, label.encode())
+    if problem == errno.EPERM:
+        return f"{folder} is no file system of its own (mounting is not permitted): what is in it can grow"
+    if problem:
+        raise OSError(problem, os.strerror(problem), folder)
+    return ""
+
+
+def _write_ledger(path: str, gpus: int) -> None:
+    header = ffi.new("gp_ledger_file *")
+    lib.gp_ledger_format(header, gpus)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(fd, 0o666)
+        os.posix_fallocate(fd, 0, int(lib.gp_ledger_size(gpus)))
+        os.pwrite(fd, bytes(ffi.buffer(header)), 0)
+    finally:
+        os.close(fd)
+
+
+def _write_policy(path: str, page: bytes) -> None:
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(fd, 0o644)
+        os.write(fd, page)
+    finally:
+        os.close(fd)
+    os.rename(f"{path}.new", path)
+
+
+def _policy_of(data: bytes, path: str) -> Any:
+    """The page in `data`, checked, as cffi gives it."""
+    page = ffi.new("gp_policy *")
+    if len(data) < POLICY_BYTES:
+        raise BadPageError(f"{path} has {len(data)} bytes; a policy has {POLICY_BYTES}")
+    ffi.buffer(page)[:] = data[:POLICY_BYTES]
+    if page.magic != lib.GP_POLICY_MAGIC or not 1 <= page.gpus <= MAX_GPUS:
+        raise BadPageError(f"{path} is not a policy")
+    if page.version != lib.GP_LAYOUT_VERSION:
+        raise BadPageError(
+            f"{path} has version {page.version}; this gpuportion writes {lib.GP_LAYOUT_VERSION}"
+        )
+    return page
+
+
+@contextmanager
+def _mapped_policy(path: str) -> Iterator[Any]:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _policy_of(os.pread(fd, POLICY_BYTES, 0), path)
+        with mmap.mmap(fd, POLICY_BYTES) as mapped, ffi.from_buffer("gp_policy *", mapped) as page:
+            yield page
+    finally:
+        os.close(fd)
+
+
+def _text(array: Any) -> str:
+    return str(ffi.string(array).decode(errors="replace"))
+
+
+def _copy_of(fd: int, gpus: int) -> tuple[Any, str]:
+    """The file's bytes as cffi gives them, and why they are no ledger (then only the reason is of use)."""
+    data = os.pread(fd, int(lib.gp_ledger_size(MAX_GPUS)), 0)
+    header_bytes = int(ffi.sizeof("gp_ledger_file"))
+    if len(data) < header_bytes:
+        return None, f"it has {len(data)} bytes, less than its header"
+    copy = ffi.new(
+        "gp_ledger_file *", {"gpu": -(-(len(data) - header_bytes) // int(ffi.sizeof("gp_ledger_gpu")))}
+    )
+    ffi.memmove(copy, data, len(data))
+    if not lib.gp_ledger_sound(copy, len(data), gpus or copy.gpus):
+        return None, "its header is not what was written"
+    return copy, ""
+
+
+def _gpu_use(fd: int, copy: Any, gpu: int) -> GpuUse:
+    block = copy.gpu[gpu]
+    cells = ffi.new("uint32_t[]", CELLS)
+    held = cells[0 : lib.gp_ledger_holding(copy, gpu, cells)]
+    processes = tuple(_process(copy, gpu, cell) for cell in held if not _unlocked(fd, CELLS + cell, 1))
+    return GpuUse(sum(each.used for each in processes), block.peak, block.refusals, processes)
+
+
+def _process(copy: Any, gpu: int, cell: int) -> Process:
+    kept = copy.gpu[gpu].share[cell]
+    pid = copy.cell[cell].pid & 0x7FFFFFFF
+    return Process(pid, int(lib.gp_ledger_share(copy, gpu, cell)), kept.peak, kept.refusals)
+
+
+def _notes(copy: Any) -> tuple[RefusalNote, ...]:
+    """The last refusals, oldest first; one that is just being written is left out."""
+    notes = (
+        RefusalNote(
+            note.number, note.time, note.gpu, note.pid, _text(note.api), note.bytes, note.used, note.limit
+        )
+        for place, note in enumerate(copy.refusal)
+        if note.number and (note.number - 1) % lib.GP_REFUSALS == place
+    )
+    return tuple(sorted(notes, key=lambda note: note.number))
+
+
+def _unlocked(fd: int, first: int, count: int) -> bool:
+    """Whether nobody holds a lock on these bytes."""
+    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, count, 0)
+    return bool(FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] == fcntl.F_UNLCK)
