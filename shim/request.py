@@ -113,6 +113,8 @@ def _memory(given: Given) -> tuple[int, ...]:
 
 
 def _amount(given: Given, text: str) -> int:
+    if not text and "," in given.value:
+        raise given.refuse("has an empty place. Write one amount for each GPU, such as 4G,8G.")
     try:
         return sizes.parse(text)
     except sizes.BadSizeError as problem:

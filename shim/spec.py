@@ -116,11 +116,11 @@ def _linux(linux: Mapping[str, Any], injection: Injection, removed: strip.Remove
     )
     rules = strip.rules(_list(resources, "devices"), injection.driver_majors, gone, removed)
     ours = [_numbered(node, injection.device_numbers) for node in injection.edits.device_nodes]
-    allowed = [rule for node, access in ours if access != "none" for rule in [_rule(node, access)]]
-    nodes += [node for node, _ in ours]
+    allowed = [_rule(node, access) for node, access in ours if access != "none"]
     # The last rule that matches decides, and the list begins with "deny all": ours go to its end.
-    rules = [rule for rule in rules if rule not in allowed] + allowed
-    return {**linux, "devices": nodes, "resources": {**resources, "devices": rules}}
+    rules = [*(rule for rule in rules if rule not in allowed), *allowed]
+    devices = [*nodes, *(node for node, _ in ours)]
+    return {**linux, "devices": devices, "resources": {**resources, "devices": rules}}
 
 
 def _numbered(

@@ -20,6 +20,11 @@ def run_dir() -> str:
     return os.environ.get("GPUPORTION_RUN_DIR") or "/run/gpuportion"
 
 
+def state_dir() -> str:
+    """State that outlives a boot. `GPUPORTION_STATE_DIR` moves it (tests, demo)."""
+    return os.environ.get("GPUPORTION_STATE_DIR") or "/var/lib/gpuportion"
+
+
 def socket_path() -> str:
     return f"{run_dir()}/gpuportiond.sock"
 

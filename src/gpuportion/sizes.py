@@ -7,7 +7,6 @@ a grant, because a grant must never be larger than what was asked for. Knows not
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Final
 
 MIB: Final = 1 << 20
@@ -21,7 +20,7 @@ UNITS: Final = {
     "gi": 1 << 30,
     "ti": 1 << 40,
 }
-AMOUNT: Final = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,9})?)(?P<unit>[kmgt]i?)b?", re.IGNORECASE | re.ASCII)
+AMOUNT: Final = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?([kmgt]i?)b?", re.IGNORECASE | re.ASCII)
 
 
 class BadSizeError(ValueError):
@@ -33,7 +32,8 @@ def parse(text: str) -> int:
     match = AMOUNT.fullmatch(text)
     if match is None:
         raise BadSizeError(_complaint(text))
-    size = int(Decimal(match["number"]) * UNITS[match["unit"].lower()])
+    whole, decimals, unit = match[1], match[2] or "", match[3].lower()
+    size = int(whole + decimals) * UNITS[unit] // 10 ** len(decimals)  # exact, where a Decimal may round up
     if size < MIB:
         raise BadSizeError(f"{text} is less than 1 MiB. Write 4000M, 4G or 4Gi.")
     return size - size % MIB
@@ -42,10 +42,11 @@ def parse(text: str) -> int:
 def _complaint(text: str) -> str:
     if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
         number = text if len(text) <= 20 else "4000"
-        return f"{text} has no unit. Write {number}M, 4G or 4Gi."
+        return f"{text[:80]} has no unit. Write {number}M, 4G or 4Gi."
     if not text.strip():
-        return "is empty. Write 4000M, 4G or 4Gi."
-    return f"{text!r} is not an amount of memory. Write 4000M, 4G or 4Gi."
+        return f"{text} is empty. Write 4000M, 4G or 4Gi."
+    shown = text if len(text) <= 80 else text[:77] + "..."
+    return f"{shown!r} is not an amount of memory. Write 4000M, 4G or 4Gi."
 
 
 def mib(size: int) -> str:
