@@ -14,8 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
-from gpuportion import paths
-from gpuportion.cli import portion
+from gpuportion.cli import built, portion
 from gpuportion.cli.command import Plain
 from gpuportion.errors import GpuportionError
 from gpuportion.shim import request
@@ -83,13 +82,9 @@ class Run(Plain):
 def command(engine: str, keys: Mapping[str, str], rest: Sequence[str]) -> list[str]:
     """The engine's whole command."""
     start = ENGINES[engine]
-    path = runtime_path() if any("{path}" in word for word in start) else ""
+    path = built.path(built.RUNTIME) if any("{path}" in word for word in start) else ""
     env = [word for key, value in keys.items() for word in ("-e", f"{key}={value}")]
     return [*(word.format(path=path) for word in start), *env, *rest]
-
-
-def runtime_path() -> str:
-    return paths.package_file("bin/gpuportion-runtime")
 
 
 def refuse_contradictions(keys: Mapping[str, str], rest: Sequence[str]) -> None:

@@ -1,0 +1,57 @@
+"""`gpuportion daemon`: the node daemon in the foreground, as systemd runs it; --sim simulates the GPUs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Final
+
+from gpuportion import client, paths
+from gpuportion.cli.command import Plain
+from gpuportion.errors import GpuportionError, RefusedError
+
+SIM: Final = "GPUPORTION_SIM"
+"""Stands for --sim where no command line can be given, such as in a unit file."""
+WAIT: Final = 5.0
+
+
+class Daemon(Plain):
+    help = "run the daemon of this node in the foreground"
+    epilog = (
+        "With --sim (or GPUPORTION_SIM=a100-80gb:2) the GPUs are simulated: real CUDA clients run on them,\n"
+        "and kernels compute nothing."
+    )
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--sim", metavar="BOARD[:N]", default=os.environ.get(SIM, ""), help="simulate these GPUs"
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        if args.sim:
+            os.environ.update(simulation(args.sim))
+        from gpuportion.allocator.__main__ import main
+
+        return main([])
+
+
+def simulation(spec: str) -> dict[str, str]:
+    """Environment that makes the daemon see simulated GPUs, which are there already after a restart."""
+    from gpuportion import simgpu
+
+    run_dir = paths.run_dir()
+    os.makedirs(run_dir, mode=0o755, exist_ok=True)
+    cdi = f"{run_dir}/cdi"
+    sim = simgpu.start(spec, f"{run_dir}/sim", cdi_dir=cdi)
+    return {**sim.env(), "GPUPORTION_CDI_DIRS": cdi}
+
+
+def is_answered() -> bool:
+    """Whether a daemon is there and ready, on the socket that this process knows."""
+    try:
+        return bool(client.ask("ping", wait=WAIT).head["ready"])
+    except (GpuportionError, RefusedError):
+        return False
+
+
+COMMAND: Final = Daemon()

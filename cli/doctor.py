@@ -1,0 +1,162 @@
+"""`gpuportion doctor`: what this node needs to hold containers to a portion, what is there, what to do next.
+
+It looks and changes nothing. One check a function, all in the table CHECKS; each gives a sentence, or
+raises the error that users would meet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from gpuportion import client, paths, sizes
+from gpuportion.cli import built
+from gpuportion.cli.command import Plain, add_json, print_json
+from gpuportion.errors import GpuportionError, RefusedError
+
+LOW_LEVEL: Final = ("runc", "crun")
+OLDEST_KERNEL: Final = (5, 10)
+WAIT: Final = 5.0
+
+
+class Finding(NamedTuple):
+    """One line: `next` is what to do, empty where all is well."""
+
+    check: str
+    ok: bool
+    text: str
+    next: str
+
+
+class ProblemError(Exception):
+    """What a check found to be wrong, and what to do next."""
+
+    def __init__(self, text: str, next: str) -> None:
+        super().__init__(text)
+        self.next = next
+
+
+class Doctor(Plain):
+    help = "check whether this node can hold containers to a portion"
+    epilog = "Exit status 1 if anything is wrong. A node that only runs `gpuportion exec` needs no docker."
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_json(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        findings = [examine(name) for name in CHECKS]
+        if args.json:
+            print_json([finding._asdict() for finding in findings])
+        else:
+            print("\n".join(map(line, findings)))
+        return 0 if all(finding.ok for finding in findings) else 1
+
+
+def line(finding: Finding) -> str:
+    word = "ok" if finding.ok else "problem"
+    text = finding.text.replace("\n", "\n" + " " * 18)
+    first = f"{word:<9}{finding.check:<9}{text}"
+    return f"{first}\n{'':18}next: {finding.next}" if finding.next else first
+
+
+def examine(name: str) -> Finding:
+    try:
+        return Finding(name, True, CHECKS[name](), "")
+    except ProblemError as problem:
+        return Finding(name, False, str(problem), problem.next)
+    except (GpuportionError, RefusedError) as refusal:
+        return Finding(name, False, refusal.text, "see docs/messages.md for this code")
+
+
+def check_kernel() -> str:
+    release = os.uname().release
+    number = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
+    if number < OLDEST_KERNEL:
+        raise ProblemError(f"Linux {release} lacks pidfd_getfd and openat2", "upgrade to Linux 5.10 or newer")
+    return f"Linux {release}"
+
+
+def check_build() -> str:
+    files = [built.path(file) for file in built.FILES]
+    return f"runtime, hook and libraries are in {os.path.dirname(os.path.dirname(files[0]))}"
+
+
+def check_cgroup() -> str:
+    from gpuportion.allocator import cgroups
+
+    mounts = cgroups.mounts()
+    if not mounts:
+        raise ProblemError("no cgroup hierarchy is mounted", "mount one; every container engine needs it too")
+    return "version 2" if set(mounts) == {""} else f"version 1 ({len(mounts)} hierarchies)"
+
+
+def check_nvml() -> str:
+    """What the daemon sees counts, if there is one: it may have been told to use another NVML."""
+    try:
+        answer = client.ask("node", wait=WAIT).head
+        gpus = [f"{gpu['model']} {sizes.gb(gpu['total'])}" for gpu in answer["gpus"]]
+        return f"driver {answer['driver']}; {len(gpus)} GPUs: {', '.join(gpus)}"
+    except (GpuportionError, RefusedError):
+        from gpuportion.allocator.inventory import Nvml
+
+        sample = Nvml().sample()
+    if sample.trouble:
+        hint = "install NVIDIA's driver, or try on simulated GPUs: gpuportion daemon --sim a100-80gb:2"
+        raise ProblemError(sample.trouble, hint)
+    return f"driver {sample.driver}; {len(sample.readings)} GPUs"
+
+
+def check_cdi() -> str:
+    from gpuportion.allocator.cdi_files import CdiFiles
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = CdiFiles(made=f"{folder}/nvidia.json")
+        count = len(files.specs())
+    return f"{count} specification(s) of nvidia.com/gpu in {', '.join(files.where)}"
+
+
+def check_daemon() -> str:
+    answer = client.ask("ping", wait=WAIT).head
+    if not answer["ready"]:
+        raise ProblemError(f"process {answer['pid']} is not ready yet", "wait, or read its log")
+    return f"version {answer['version']}, process {answer['pid']}, on {paths.socket_path()}"
+
+
+def check_runtime() -> str:
+    found = [program for program in (shutil.which(name, path=_path()) for name in LOW_LEVEL) if program]
+    if not found:
+        raise ProblemError("neither runc nor crun is in PATH", "install runc; docker brings it along")
+    return ", ".join(found)
+
+
+def check_docker() -> str:
+    from gpuportion.shim.engines import docker
+
+    if shutil.which("dockerd", path=_path()) is None:
+        return "not on this machine; gpuportion exec needs none"
+    if docker.plan_install(docker.CONFIG, built.path(built.RUNTIME)).diff:
+        raise ProblemError(f"{docker.CONFIG} does not name our runtime", "gpuportion install --engine docker")
+    return f"{docker.CONFIG} names our runtime"
+
+
+def _path() -> str:
+    """Daemons lie in sbin, which is not in everybody's PATH."""
+    return f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+CHECKS: Final[dict[str, Callable[[], str]]] = {
+    "kernel": check_kernel,
+    "build": check_build,
+    "cgroup": check_cgroup,
+    "nvml": check_nvml,
+    "cdi": check_cdi,
+    "daemon": check_daemon,
+    "runtime": check_runtime,
+    "docker": check_docker,
+}
+
+COMMAND: Final = Doctor()
