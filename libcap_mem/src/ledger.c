@@ -30,14 +30,16 @@ uint64_t gp_limit(const struct gp_ledger *ledger, unsigned gpu) {
 static uint64_t own_bytes(const struct gp_own *own, unsigned gpu) {
     uint64_t sum = 0;
     for (unsigned i = 0; i < GP_LANES; i++)
-        sum += __atomic_load_n(&own->lane[i].gpu[gpu].held, __ATOMIC_RELAXED);
+        sum += __atomic_load_n(&own->tally[gpu][i].held, __ATOMIC_RELAXED);
     return sum;
 }
 
+/* Our own bytes are part of the total: while that is not above our peak, they need not be summed up. */
 static void note_peak(struct gp_ledger *ledger, struct gp_own *own, unsigned gpu, uint64_t used) {
     gp_ledger_gpu *block = &ledger->file->gpu[gpu];
     gp_raise(&block->peak, used);
-    gp_raise(&block->share[own->cell].peak, own_bytes(own, gpu));
+    if (used > GP_LOAD(block->share[own->cell].peak))
+        gp_raise(&block->share[own->cell].peak, own_bytes(own, gpu));
 }
 
 static int fits(uint64_t used, uint64_t bytes, uint64_t limit) {
@@ -50,7 +52,7 @@ static int sweep(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, un
     int kept = errno, ours = gp_os_is(own->fd, ledger->id);
     if (ours) {
         gp_cell_sweep(ledger->file, block, own->fd, own->cell);
-        gp_mend(ledger->file, block, own->cell, lane, &own->lane[lane].gpu[gpu]);
+        gp_mend(ledger->file, block, own->cell, lane, &own->tally[gpu][lane]);
     }
     errno = kept;
     return ours;
@@ -61,7 +63,7 @@ static int sweep(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, un
 static enum outcome grow(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,
                          uint64_t bytes, int obey) {
     gp_ledger_gpu *block = &ledger->file->gpu[gpu];
-    struct gp_lane_state *state = &own->lane[lane].gpu[gpu];
+    struct gp_lane_state *state = &own->tally[gpu][lane];
     for (int round = 0, swept = 0; round < GP_ROUNDS; round++) {
         struct gp_sight seen = gp_look(block);
         if (!gp_cell_intact(ledger, own, lane, gpu))
@@ -131,7 +133,7 @@ enum gp_verdict gp_charge(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes
 static enum outcome shrink(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,
                            uint64_t *bytes) {
     gp_ledger_gpu *block = &ledger->file->gpu[gpu];
-    struct gp_lane_state *state = &own->lane[lane].gpu[gpu];
+    struct gp_lane_state *state = &own->tally[gpu][lane];
     uint64_t part = *bytes < state->held ? *bytes : state->held;
     for (int round = 0; part && round < GP_ROUNDS; gp_os_pause(round++)) {
         struct gp_sight seen = gp_look(block);
@@ -153,7 +155,7 @@ static enum outcome shrink_around(struct gp_ledger *ledger, struct gp_own *own, 
     enum outcome found = REFUSED;
     for (unsigned i = 0; i < GP_LANES && *bytes; i++) {
         unsigned lane = (first + i) % GP_LANES;
-        if (!__atomic_load_n(&own->lane[lane].gpu[gpu].held, __ATOMIC_RELAXED))
+        if (!__atomic_load_n(&own->tally[gpu][lane].held, __ATOMIC_RELAXED))
             continue;
         enum outcome outcome = MOVED;
         if (gp_lane_try(own, lane)) {
@@ -170,18 +172,16 @@ static enum outcome shrink_around(struct gp_ledger *ledger, struct gp_own *own, 
 }
 
 void gp_release(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
-    if (gpu >= ledger->gpus || !gp_cell_peek(ledger))
-        return;
-    for (int round = 0, dry = 0; bytes && dry < DRY_ROUNDS && round < GP_ROUNDS; round++) {
-        struct gp_own *own = gp_cell_claim(ledger);
-        if (!own)
-            return;
+    struct gp_own *own = gpu < ledger->gpus ? gp_cell_peek(ledger) : 0;
+    for (int round = 0, dry = 0; own && bytes && dry < DRY_ROUNDS && round < GP_ROUNDS; round++) {
         enum outcome outcome = shrink_around(ledger, own, gpu, &bytes);
+        if (!bytes)
+            return;
+        dry += outcome == REFUSED;
+        gp_os_pause(round);
         if (outcome == LOST)
             gp_cell_lose(ledger, own);
-        dry += outcome == REFUSED;
-        if (bytes)
-            gp_os_pause(round);
+        own = gp_cell_claim(ledger);
     }
 }
 
