@@ -1,7 +1,6 @@
 """`gpuportion doctor`: what this node needs to hold containers to a portion, what is there, what to do next.
 
-It looks and changes nothing. One check a function, all in the table CHECKS; each gives a sentence, or
-raises the error that users would meet.
+It looks and changes nothing. One check a function; the table CHECKS has them, with what to do if one fails.
 """
 
 from __future__ import annotations
@@ -33,11 +32,7 @@ class Finding(NamedTuple):
 
 
 class ProblemError(Exception):
-    """What a check found to be wrong, and what to do next."""
-
-    def __init__(self, text: str, next: str) -> None:
-        super().__init__(text)
-        self.next = next
+    """What a check found to be wrong."""
 
 
 class Doctor(Plain):
@@ -64,24 +59,30 @@ def line(finding: Finding) -> str:
 
 
 def examine(name: str) -> Finding:
+    look, next = CHECKS[name]
     try:
-        return Finding(name, True, CHECKS[name](), "")
+        return Finding(name, True, look(), "")
     except ProblemError as problem:
-        return Finding(name, False, str(problem), problem.next)
-    except (GpuportionError, RefusedError) as refusal:
-        return Finding(name, False, refusal.text, "see docs/messages.md for this code")
+        return Finding(name, False, str(problem), next)
+    except GpuportionError as refusal:
+        return Finding(name, False, str(refusal.values.get("why", refusal)), next)
+    except RefusedError as refusal:
+        return Finding(name, False, refusal.text, next)
 
 
 def check_kernel() -> str:
     release = os.uname().release
     number = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
     if number < OLDEST_KERNEL:
-        raise ProblemError(f"Linux {release} lacks pidfd_getfd and openat2", "upgrade to Linux 5.10 or newer")
+        raise ProblemError(f"Linux {release} is too old")
     return f"Linux {release}"
 
 
 def check_build() -> str:
-    files = [built.path(file) for file in built.FILES]
+    try:
+        files = [built.path(file) for file in built.FILES]
+    except GpuportionError as missing:
+        raise ProblemError(f"{missing.values['what']} is missing") from None
     return f"runtime, hook and libraries are in {os.path.dirname(os.path.dirname(files[0]))}"
 
 
@@ -90,7 +91,7 @@ def check_cgroup() -> str:
 
     mounts = cgroups.mounts()
     if not mounts:
-        raise ProblemError("no cgroup hierarchy is mounted", "mount one; every container engine needs it too")
+        raise ProblemError("no cgroup hierarchy is mounted")
     return "version 2" if set(mounts) == {""} else f"version 1 ({len(mounts)} hierarchies)"
 
 
@@ -105,8 +106,7 @@ def check_nvml() -> str:
 
         sample = Nvml().sample()
     if sample.trouble:
-        hint = "install NVIDIA's driver, or try on simulated GPUs: gpuportion daemon --sim a100-80gb:2"
-        raise ProblemError(sample.trouble, hint)
+        raise ProblemError(sample.trouble)
     return f"driver {sample.driver}; {len(sample.readings)} GPUs"
 
 
@@ -120,16 +120,20 @@ def check_cdi() -> str:
 
 
 def check_daemon() -> str:
-    answer = client.ask("ping", wait=WAIT).head
+    try:
+        answer = client.ask("ping", wait=WAIT).head
+    except GpuportionError as silence:
+        why = silence.values.get("why") or f"no answer on {paths.socket_path()}"
+        raise ProblemError(str(why)) from None
     if not answer["ready"]:
-        raise ProblemError(f"process {answer['pid']} is not ready yet", "wait, or read its log")
+        raise ProblemError(f"process {answer['pid']} is not ready yet")
     return f"version {answer['version']}, process {answer['pid']}, on {paths.socket_path()}"
 
 
 def check_runtime() -> str:
     found = [program for program in (shutil.which(name, path=_path()) for name in LOW_LEVEL) if program]
     if not found:
-        raise ProblemError("neither runc nor crun is in PATH", "install runc; docker brings it along")
+        raise ProblemError("neither runc nor crun is in PATH")
     return ", ".join(found)
 
 
@@ -138,8 +142,9 @@ def check_docker() -> str:
 
     if shutil.which("dockerd", path=_path()) is None:
         return "not on this machine; gpuportion exec needs none"
+    check_build()
     if docker.plan_install(docker.CONFIG, built.path(built.RUNTIME)).diff:
-        raise ProblemError(f"{docker.CONFIG} does not name our runtime", "gpuportion install --engine docker")
+        raise ProblemError(f"{docker.CONFIG} does not name our runtime")
     return f"{docker.CONFIG} names our runtime"
 
 
@@ -148,15 +153,20 @@ def _path() -> str:
     return f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
-CHECKS: Final[dict[str, Callable[[], str]]] = {
-    "kernel": check_kernel,
-    "build": check_build,
-    "cgroup": check_cgroup,
-    "nvml": check_nvml,
-    "cdi": check_cdi,
-    "daemon": check_daemon,
-    "runtime": check_runtime,
-    "docker": check_docker,
+CHECKS: Final[
+    dict[str, tuple[Callable[[], str], str]]
+] = {  # name -> (check, what to do if it finds a problem)
+    "kernel": (check_kernel, f"upgrade to Linux {'.'.join(map(str, OLDEST_KERNEL))} or newer"),
+    "build": (check_build, "make build, or install the wheel"),
+    "cgroup": (check_cgroup, "mount cgroups; every container engine needs them too"),
+    "nvml": (
+        check_nvml,
+        "install NVIDIA's driver, or try on simulated GPUs: gpuportion daemon --sim a100-80gb:2",
+    ),
+    "cdi": (check_cdi, ""),  # what is wrong with a specification already says the way out
+    "daemon": (check_daemon, "systemctl start gpuportiond, or: gpuportion daemon"),
+    "runtime": (check_runtime, "install runc; docker brings it along"),
+    "docker": (check_docker, "gpuportion install --engine docker"),
 }
 
 COMMAND: Final = Doctor()

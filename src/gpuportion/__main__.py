@@ -19,7 +19,9 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        sys.stdout.flush()  # here, where a reader that went away is known for what it is
+        return status
     except (GpuportionError, RefusedError) as refusal:
         print(refusal.text, file=sys.stderr)
         return refusal.exit_status
