@@ -20,7 +20,8 @@ PREFERRED: Final = ("pids", "memory", "devices", "freezer", "name=systemd")
 """v1 hierarchies to look at, the best first: those that container runtimes always join."""
 
 ENOUGH: Final = 2
-"""v1 hierarchies that are recorded. One would do; a process moved out of one of them by hand is in the other."""
+"""v1 hierarchies that are recorded. One would do; a process moved out of one of them by hand is in the
+other."""
 
 DEPTH: Final = 64
 """Folders below each other that are looked at; a container may make them, so there is an end to it."""
@@ -58,10 +59,10 @@ def membership(pid: int) -> dict[str, str]:
 
 
 def own_folders(pid: int, beside: int) -> tuple[str, ...]:
-    """Folders of the cgroups that process `pid` has for itself: not the root's, nor those of process `beside`.
+    """Folders of the cgroups that process `pid` has for itself: not the root's, nor `beside`'s.
 
-    `beside` is whoever made the container. Empty: it has none (`podman --cgroups=disabled`), so cgroups cannot
-    tell when it ends.
+    `beside` is the process that made the container. Empty: it has none (`podman --cgroups=disabled`), so
+    cgroups cannot tell when it ends.
     """
     mine, other = membership(pid), membership(beside) if beside > 0 else {}
     names = [

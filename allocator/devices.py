@@ -20,9 +20,8 @@ MINIMUM: Final = 256 * MIB
 class Gpu:
     """One GPU as it was last read. Amounts in bytes.
 
-    `reserved` is what the driver keeps, `unmanaged` what processes without a grant hold, `margin` what is kept
-    back. `trouble` says why the GPU can serve nobody now; "" means that it can.
-    """
+    `reserved` is what the driver keeps, `unmanaged` what processes without a grant hold, `margin` what is
+    kept back. `trouble` says why the GPU can serve nobody now; "" means that it can."""
 
     index: int
     uuid: str
@@ -44,7 +43,8 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A portion of one GPU: `limit` bytes, or all of it (`exclusive`). `context` as in the policy page, bytes."""
+    """A portion of one GPU: `limit` bytes, or all of it (`exclusive`). `context` as in the policy page,
+    bytes."""
 
     uuid: str
     index: int

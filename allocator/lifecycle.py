@@ -1,16 +1,16 @@
-"""The life of a grant: its states, the events that change them, and what a look at the world makes of a grant.
+"""The life of a grant: its states, the events that change them, and what a look at the world makes of a
+grant.
 
     RESERVED --CONFIRMED--> ACTIVE --EMPTIED--> RELEASED
         `--EXPIRED, ABANDONED, UNDONE, LOST-------^
 
-RESERVED: memory is promised; the container is being created and has run none of its own code, because the hook
-that confirms comes before that, and a confirm after the reservation's end fails the container. So ending a
-reservation is always safe. ACTIVE: processes of the container may hold GPU memory; only an empty container ends
-it. RELEASED: final; the memory can go to others, the pages are still to be removed.
+RESERVED: memory is promised; the container is being created and has run none of its own code, because the
+hook that confirms comes before that, and a confirm after the reservation's end fails the container. So
+ending a reservation is always safe. ACTIVE: processes of the container may hold GPU memory; only an empty
+container ends it. RELEASED: final; the memory can go to others, the pages are still to be removed.
 
-Messages from hooks, exits of processes and timers are only hints to look: `verdict` decides from what is there.
-Pure; knows nothing of stores, processes or clocks.
-"""
+Messages from hooks, exits of processes and timers are only hints to look: `verdict` decides from what is
+there. Pure; knows nothing of stores, processes or clocks."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
 """Which GPUs serve a request, or why none does.
 
-Binpack: of the GPUs that fit, those already shared first, and of these the fullest, so that whole GPUs stay whole.
-Several GPUs are all or nothing. Pure: values in, a Placement or a Refusal out; a request that this node could
-never serve, however empty it were, raises GpuportionError.
-"""
+Binpack: of the GPUs that fit, those already shared first, and of these the fullest, so that whole GPUs stay
+whole. Several GPUs are all or nothing. Pure: values in, a Placement or a Refusal out; a request that this
+node could never serve, however empty it were, raises GpuportionError."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Final
 
 from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free
@@ -31,8 +30,9 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no room now: the numbers of GP101. `fitting` of `eligible` GPUs have room for a first share; `best`
-    has the most free. `suggested` is an amount that would fit, or ""; `elsewhere`: a GPU not selected would do."""
+    """Why there is no room now: the numbers of GP101. `fitting` of `eligible` GPUs have room for a first
+    share; `best` has the most free. `suggested` is an amount that would fit, or ""; `elsewhere`: a GPU not
+    selected would do."""
 
     want: Request
     best: Gpu
@@ -164,7 +164,8 @@ def _fraction_of(gpu: Gpu, fraction: Decimal) -> int:
 
 
 def _cost(gpu: Gpu, holdings: Sequence[Holding], want: Request, k: int) -> Cost | None:
-    """How little we like to serve the k-th share from `gpu`; None: it does not fit. Costs of several add up."""
+    """How little we like to serve the k-th share from `gpu`; None: it does not fit. Costs of several add
+    up."""
     left = free(gpu, holdings)
     need = _need(gpu, want, k)
     shared = any(holding.share.uuid == gpu.uuid for holding in holdings)
@@ -176,8 +177,8 @@ def _cost(gpu: Gpu, holdings: Sequence[Holding], want: Request, k: int) -> Cost 
 def _choose(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | None:
     """The cheapest `count` GPUs in rising order, the k-th fit for share k; None: there are not so many.
 
-    A container sees its GPUs by rising index, so amounts that are given in order need a rising choice. best[k] is
-    the cheapest way to have served the first k shares from the GPUs seen so far.
+    A container sees its GPUs by rising index, so amounts that are given in order need a rising choice.
+    best[k] is the cheapest way to have served the first k shares from the GPUs seen so far.
     """
     best: list[tuple[Cost, tuple[Gpu, ...]] | None] = [((0, 0, 0), ()), *[None] * count]
     for gpu in gpus:
@@ -221,7 +222,8 @@ def _fits(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request) -> bo
 
 
 def suggestion(room: int) -> str:
-    """The largest round amount within `room` bytes, such as `2G` or `640M`; "" if that is below the minimum."""
+    """The largest round amount within `room` bytes, such as `2G` or `640M`; "" if that is below the
+    minimum."""
     text, size = (f"{room // 10**9}G", room // 10**9 * 10**9)
     if size < 10**9:
         text, size = (f"{room // 10**7 * 10}M", room // 10**7 * 10**7)

@@ -1,14 +1,13 @@
 """Grants on disk, and the one function through which they change.
 
     /run/gpuportion/store.sqlite3     on a tmpfs: it dies with the boot, as grants do
-        grant                         one row a grant; `generation` counts up and is never used again, because an
-                                      engine uses a container's id again within 100 ms (`docker restart`)
+        grant                         one row a grant; `generation` counts up and is never used again: an
+                                      engine uses a container's id again within 100 ms (docker restart)
 
-The daemon is the only writer (it holds gpuportiond.lock), so the rows are mirrored in memory and reading is free.
-A daemon killed between any two statements leaves whole rows; what they mean then is for `lifecycle.reconcile`.
-synchronous=OFF: the kernel keeps what a killed process wrote, and after a power cut /run is empty anyway.
-Knows nothing of GPUs, pages or processes.
-"""
+The daemon is the only writer (it holds gpuportiond.lock), so the rows are mirrored in memory and reading is
+free. A daemon killed between any two statements leaves whole rows; what they mean then is for
+`lifecycle.reconcile`. synchronous=OFF: the kernel keeps what a killed process wrote, and after a power cut
+/run is empty anyway. Knows nothing of GPUs, pages or processes."""
 
 from __future__ import annotations
 
@@ -43,10 +42,9 @@ PRAGMA user_version = 1;
 class Grant:
     """One row. `created` and `deadline` in seconds of CLOCK_BOOTTIME; `shares` in the container's order.
 
-    (`root`, `id`, `generation`) names it: `root` is the low-level runtime's --root. `creator` is who is making the
-    container, `holder` its first process. `cgroups` are the folders that are empty when it has ended; () where it
-    has none for itself.
-    """
+    (`root`, `id`, `generation`) names it: `root` is the low-level runtime's --root. `creator` is who is
+    making the container, `holder` its first process. `cgroups` are the folders that are empty when it has
+    ended; () where it has none for itself."""
 
     token: str
     boot: str
@@ -69,6 +67,10 @@ class Grant:
     def label(self) -> str:
         """How messages call it."""
         return self.name or self.id[:12] or f"pid {self.holder.pid if self.holder else '?'}"
+
+
+class BrokenStoreError(Exception):
+    """The file cannot be read, or is of another version."""
 
 
 class StaleError(Exception):
@@ -155,8 +157,7 @@ class Store:
 
 
 def _open(path: str) -> sqlite3.Connection:
-    """The file, made where there is none. One that is broken or of another version is put aside: grants end with
-    the boot, and what is still running is found by nobody then, so the daemon says so (see `daemon.py`)."""
+    """The file, made where there is none. A broken one is never replaced: it alone knows what is granted."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     db = sqlite3.connect(path, isolation_level=None, cached_statements=16)
     db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -167,5 +168,5 @@ def _open(path: str) -> sqlite3.Connection:
         db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
     elif version != VERSION:
         db.close()
-        raise sqlite3.DatabaseError(f"version {version}; this daemon knows version {VERSION}")
+        raise BrokenStoreError(f"version {version}; this daemon knows version {VERSION}")
     return db

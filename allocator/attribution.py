@@ -1,0 +1,111 @@
+"""Which process belongs to which grant, and what that leaves for others.
+
+Processes of a container are known by its cgroup; those of `gpuportion exec` by the ledger that they map.
+NVML's list is older than the look at /proc, so a process may have ended between the two: it then counts for
+its grant if it was known, and for nobody if it was not. What NVML calls used but lists nobody for (drivers
+before 510, other pid namespaces) counts as held without a grant once it has been there for `PATIENCE`
+samples: a single sample mixes moments."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gpuportion.allocator import cgroups, processes
+from gpuportion.allocator.devices import MARGIN, Gpu
+from gpuportion.allocator.inventory import Reading, Sample
+
+PATIENCE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """How the processes of one grant are known. `ledger` is the device number of its ledger's own tmpfs, or
+    0."""
+
+    token: str
+    cgroups: tuple[str, ...] = ()
+    pid: int = 0
+    ledger: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One process's memory on one GPU: by a grant (`token`), by nobody ("") or by one that has ended
+    (None)."""
+
+    pid: int
+    size: int
+    token: str | None
+
+
+class Attribution:
+    """Remembers whose a process was, for as long as that grant lives."""
+
+    def __init__(self, margin: int = MARGIN) -> None:
+        self._margin = margin
+        self._known: dict[int, tuple[int, str]] = {}
+        self._unlisted: dict[str, deque[int]] = {}
+        self.held: dict[str, tuple[Held, ...]] = {}
+        """By GPU UUID, as of the last sample."""
+
+    def update(self, sample: Sample, claims: Iterable[Claim]) -> tuple[Gpu, ...]:
+        """The sample as GPUs, with what is held without a grant taken off."""
+        claims = list(claims)
+        live = {claim.token for claim in claims}
+        self._known = {pid: known for pid, known in self._known.items() if known[1] in live}
+        owners = {pid: self._owner(pid, claims) for reading in sample.readings for pid in reading.processes}
+        self.held = {
+            reading.uuid: tuple(Held(pid, size, owners[pid]) for pid, size in reading.processes.items())
+            for reading in sample.readings
+        }
+        return tuple(self._gpu(reading) for reading in sample.readings)
+
+    def _owner(self, pid: int, claims: Iterable[Claim]) -> str | None:
+        start = processes.start_of(pid)
+        known = self._known.get(pid)
+        if known is not None and start in (known[0], None):
+            return known[1]
+        if start is None:
+            return None
+        token = find_owner(pid, claims, cgroups.membership, processes.maps_device)
+        if token:
+            self._known[pid] = (start, token)
+        return token
+
+    def _gpu(self, reading: Reading) -> Gpu:
+        held = self.held[reading.uuid]
+        seen = self._unlisted.setdefault(reading.uuid, deque(maxlen=PATIENCE))
+        seen.append(max(0, reading.used - sum(one.size for one in held)))
+        unlisted = min(seen) if len(seen) == PATIENCE else 0
+        return Gpu(
+            index=reading.index,
+            uuid=reading.uuid,
+            model=reading.model,
+            minor=reading.minor,
+            total=reading.total,
+            reserved=reading.reserved,
+            used=reading.used,
+            unmanaged=sum(one.size for one in held if one.token == "") + unlisted,
+            margin=self._margin,
+            trouble=reading.trouble,
+        )
+
+
+def find_owner(
+    pid: int,
+    claims: Iterable[Claim],
+    membership: Callable[[int], dict[str, str]],
+    maps_device: Callable[[int, int], bool],
+) -> str:
+    """The token of the grant that process `pid` belongs to; "" if it has none."""
+    places = membership(pid)
+    for claim in claims:
+        if claim.pid == pid or (claim.cgroups and cgroups.belongs(places, claim.cgroups)):
+            return claim.token
+    for claim in claims:
+        if claim.ledger and maps_device(pid, claim.ledger):
+            return claim.token
+    return ""

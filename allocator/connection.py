@@ -1,0 +1,138 @@
+"""One connection on a non-blocking socket: bytes and descriptors in, frames out, within bounds.
+
+Whoever may connect may also send nonsense, half a frame, or nothing for an hour; it costs one connection
+and at most the bytes that this peer is allowed, for a few seconds. Knows nothing of operations or other
+connections."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+from gpuportion import wire
+from gpuportion.allocator.operations import Peer
+
+CHUNK: Final = 256 << 10
+MOST_FDS: Final = 4
+"""Descriptors taken from one message; an operation needs one, the rest is closed."""
+
+IDLE: Final = 60.0
+FRAME: Final = 10.0
+"""Seconds: between two requests; for a frame from its first to its last byte, in either direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The largest frame that is taken, bytes."""
+
+    head: int
+    body: int
+
+
+OF_ROOT: Final = Bounds(wire.MAX_JSON, wire.MAX_BODY)
+OF_OTHERS: Final = Bounds(64 << 10, 0)
+
+
+class ClosedError(Exception):
+    """The connection is over."""
+
+
+class Connection:
+    def __init__(self, sock: socket.socket, peer: Peer, now: float) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.deadline = now + IDLE
+        self._bounds = OF_ROOT if peer.uid == 0 else OF_OTHERS
+        self._inbox = bytearray()
+        self._fds: list[int] = []
+        self._outbox = memoryview(b"")
+        self._last = False
+
+    @property
+    def is_answering(self) -> bool:
+        """Is there something left to send? Until then nothing more is read."""
+        return bool(self._outbox)
+
+    def read(self, now: float) -> None:
+        """Take what has come. ClosedError at the end."""
+        room = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
+        try:
+            data, controls, _, _ = self.sock.recvmsg(CHUNK, room, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            raise ClosedError from None
+        for level, kind, packed in controls:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._take_fds(packed)
+        if not data:
+            raise ClosedError
+        if not self._inbox:
+            self.deadline = now + FRAME
+        self._inbox += data
+
+    def next_message(self) -> wire.Message | None:
+        """The next whole frame, if there is one and no answer is on its way. ProtocolError: the peer is mad.
+
+        The caller closes its descriptors with `close_fds`.
+        """
+        if self.is_answering or len(self._inbox) < wire.HEADER.size:
+            return None
+        status, n_head, n_body = wire.sizes(bytes(self._inbox[: wire.HEADER.size]))
+        if status != wire.REQUEST or n_head > self._bounds.head or n_body > self._bounds.body:
+            raise wire.ProtocolError(f"a frame of {n_head} + {n_body} bytes is more than you may send")
+        end = wire.HEADER.size + n_head + n_body
+        if len(self._inbox) < end:
+            return None
+        head = bytes(self._inbox[wire.HEADER.size : wire.HEADER.size + n_head])
+        body = bytes(self._inbox[wire.HEADER.size + n_head : end])
+        del self._inbox[:end]
+        fds, self._fds = tuple(self._fds), []
+        try:
+            return wire.decode(status, head, body, fds)
+        except wire.ProtocolError:
+            close_fds(fds)
+            raise
+
+    def answer(self, message: wire.Message, now: float, *, last: bool = False) -> None:
+        """Begin to send; `last`: the connection is over after it."""
+        self._outbox = memoryview(wire.encode(message))
+        self._last = last
+        self.deadline = now + FRAME
+        self.write(now)
+
+    def write(self, now: float) -> None:
+        """Send what can be sent now. ClosedError when there is nobody to read it, or nothing more to say."""
+        while self._outbox:
+            try:
+                sent = self.sock.send(self._outbox, socket.MSG_NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                raise ClosedError from None
+            self._outbox = self._outbox[sent:]
+        if self._last:
+            raise ClosedError
+        self.deadline = now + (FRAME if self._inbox else IDLE)
+
+    def close(self) -> None:
+        close_fds(self._fds)
+        self._fds = []
+        self.sock.close()
+
+    def _take_fds(self, packed: bytes) -> None:
+        fds = array.array("i")
+        fds.frombytes(packed[: len(packed) - len(packed) % fds.itemsize])
+        keep = max(0, MOST_FDS - len(self._fds))
+        self._fds += fds[:keep]
+        close_fds(fds[keep:])
+
+
+def close_fds(fds: object) -> None:
+    for fd in fds if isinstance(fds, (list, tuple, array.array)) else ():
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -1,0 +1,252 @@
+"""gpuportiond from its command line to its end: puts the parts together and nothing else.
+
+    lock -> store -> what is left of an earlier run -> GPUs -> socket -> READY -> rounds of the server ->
+    SIGTERM
+
+It ends with pages and store in place: running containers need no daemon, and the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from gpuportion import paths
+from gpuportion.allocator import cdi_files, injection, inventory, systemd
+from gpuportion.allocator.devices import MARGIN
+from gpuportion.allocator.grants import Grants
+from gpuportion.allocator.hints import Hints
+from gpuportion.allocator.host_portion import HostPortions
+from gpuportion.allocator.node_view import NodeView, Sampler
+from gpuportion.allocator.operations import Operations
+from gpuportion.allocator.server import BACKLOG, Server
+from gpuportion.allocator.store import BrokenStoreError, Store
+from gpuportion.errors import GpuportionError
+from gpuportion.sizes import MIB, BadSizeError, parse
+
+log: Final = logging.getLogger("gpuportiond")
+
+STATE_DIR: Final = "/var/lib/gpuportion"
+FIRST_SAMPLE: Final = 30.0
+"""Seconds to wait for NVML before saying that we are ready; then requests are refused with the reason."""
+
+
+class StartError(Exception):
+    """The daemon cannot run; the text is a sentence."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+    options = parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="gpuportiond: %(message)s")
+    os.environ["GPUPORTION_RUN_DIR"] = options.run_dir  # socket paths in hooks follow it
+    try:
+        with _locked(options.run_dir):
+            _run(options)
+    except (StartError, GpuportionError) as problem:
+        print(f"gpuportiond: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="gpuportiond", description="Assigns portions of this node's GPUs.")
+    made.add_argument(
+        "--run-dir", default=paths.run_dir(), help="socket, store and pages (default: %(default)s)"
+    )
+    made.add_argument(
+        "--state-dir",
+        default=os.environ.get("GPUPORTION_STATE_DIR") or STATE_DIR,
+        help="what is kept over reboots (default: %(default)s)",
+    )
+    made.add_argument(
+        "--cdi-dir",
+        action="append",
+        help="folder of CDI specs; may be given again, the last goes before the others "
+        f"(default: {' '.join(cdi_files.folders())})",
+    )
+    made.add_argument(
+        "--socket-group",
+        default="gpuportion",
+        help="group whose members may use the socket (default: %(default)s)",
+    )
+    made.add_argument(
+        "--reservation-timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a container may take from its create to its start (default: 60)",
+    )
+    made.add_argument(
+        "--margin",
+        type=_amount,
+        default=MARGIN,
+        metavar="AMOUNT",
+        help=f"memory of each GPU that is never granted (default: {MARGIN // MIB}Mi)",
+    )
+    made.add_argument(
+        "--foreground", action="store_true", help="for symmetry with other daemons: it never forks"
+    )
+    return made
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600 seconds")
+    return value
+
+
+def _amount(text: str) -> int:
+    try:
+        return 0 if text == "0" else parse(text)
+    except BadSizeError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+
+
+@contextlib.contextmanager
+def _locked(run_dir: str) -> Iterator[None]:
+    """One daemon a run directory. The kernel drops the lock with its holder, however that ends."""
+    try:
+        os.makedirs(run_dir, mode=0o755, exist_ok=True)
+        path = f"{run_dir}/gpuportiond.lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as problem:
+        raise StartError(f"{run_dir} cannot be used: {problem.strerror}. Run it as root.") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        why = (
+            f"another gpuportiond (pid {holder}) serves {run_dir}. Stop it first, or give another --run-dir."
+        )
+        raise StartError(why) from None
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _run(options: argparse.Namespace) -> None:
+    _raise_file_limit()
+    selector = selectors.DefaultSelector()
+    hints = Hints(selector)
+    store = _open_store(f"{options.run_dir}/store.sqlite3")
+    portions = HostPortions(options.state_dir, injection.programs, inventory.library_folder)
+    grants = Grants(
+        store,
+        hints,
+        options.run_dir,
+        reservation_timeout=options.reservation_timeout,
+        remove_more=portions.remove,
+    )
+    grants.recover()
+    _remove_unowned(portions, store)
+    view = NodeView(grants, options.margin, options.state_dir)
+    sampler = Sampler()
+    sampler.start()
+    _await_first_sample(sampler, view)
+    files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
+    operations = Operations(grants, view, files, portions, _version())
+    listener = systemd.inherited_listener() or systemd.listen(
+        f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
+    )
+    server = Server(selector, listener, hints, operations.answer, grants.look)
+    server.on_readable(sampler.wake, lambda: _take_sample(sampler, view))
+    with _signals(server):
+        log.info("ready on %s/gpuportiond.sock: %d grants", options.run_dir, len(grants.live()))
+        systemd.notify("READY=1")
+        server.run()
+    systemd.notify("STOPPING=1")
+    log.info("ends; %d grants go on without it", len(grants.live()))
+    sampler.stop()
+    hints.close()
+    listener.close()
+    store.close()
+
+
+def _open_store(path: str) -> Store:
+    try:
+        return Store(path)
+    except BrokenStoreError as problem:
+        aside = f"{path}.broken"
+        raise StartError(
+            f"{path} cannot be read: {problem}. Containers that run now are known only there: "
+            f"end them, then move it to {aside} and start again."
+        ) from None
+
+
+def _raise_file_limit() -> None:
+    """A grant takes a descriptor, and so does a connection."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _remove_unowned(portions: HostPortions, store: Store) -> None:
+    for token in portions.tokens():
+        if store.get(token) is None:
+            portions.remove(token)
+
+
+def _await_first_sample(sampler: Sampler, view: NodeView) -> None:
+    selector = selectors.DefaultSelector()
+    selector.register(sampler.wake, selectors.EVENT_READ)
+    began = time.monotonic()
+    selector.select(FIRST_SAMPLE)
+    if time.monotonic() - began >= FIRST_SAMPLE:
+        log.warning("NVML has not answered in %d s; requests are refused until it does", int(FIRST_SAMPLE))
+    selector.close()
+    _take_sample(sampler, view)
+
+
+def _take_sample(sampler: Sampler, view: NodeView) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(sampler.wake)
+    view.update(sampler.latest)
+
+
+@contextlib.contextmanager
+def _signals(server: Server) -> Iterator[None]:
+    """SIGTERM and SIGINT end the loop; SIGHUP is kept for reading the configuration again."""
+    ours, wake = socket.socketpair()
+    ours.setblocking(False)
+    wake.setblocking(False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP: there is no configuration to read again yet"))
+    before = signal.set_wakeup_fd(wake.fileno())
+    server.on_readable(ours, lambda: _drain(ours))
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        ours.close()
+        wake.close()
+
+
+def _drain(sock: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        sock.recv(4096)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("gpuportion")
+    except PackageNotFoundError:
+        return "unbuilt"

@@ -1,0 +1,268 @@
+"""The life of grants on this host: the shell around `lifecycle`, `store` and the pages.
+
+    reserve   the row is written RESERVED (from now on it counts), then the pages are made; a failure undoes it
+    confirm   the hook shows the container's first process by a pidfd: ACTIVE
+    look      a hint came: what is really there decides; a released grant's pages and row go
+    recover   at start: everything that a crash, or a daemon that was not there, left behind
+
+One thread, so two starts at once are one after the other. Knows nothing of NVML, placement or sockets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gpuportion.allocator import cgroups, pages, processes
+from gpuportion.allocator.devices import Holding, Share, uuid_bytes
+from gpuportion.allocator.hints import Hints
+from gpuportion.allocator.lifecycle import Event, State, World, verdict
+from gpuportion.allocator.processes import Process
+from gpuportion.allocator.store import Grant, Store
+from gpuportion.errors import GpuportionError
+
+log: Final = logging.getLogger("gpuportiond")
+
+CONTAINER: Final = "container"
+PROCESS: Final = "process"
+
+RETRY: Final = 1.0
+"""Seconds until pages that could not be removed are tried again."""
+
+
+def now() -> float:
+    """Seconds since boot, sleep included: a reservation does not live longer because the machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Intent:
+    """A grant to be made: who for, and by whom it is asked. `root`, `id`: as `store.Grant` has them."""
+
+    kind: str
+    shares: tuple[Share, ...]
+    root: str = ""
+    id: str = ""
+    name: str = ""
+    uid: int = 0
+    creator: Process | None = None
+
+
+class Grants:
+    def __init__(
+        self,
+        store: Store,
+        hints: Hints,
+        run_dir: str,
+        *,
+        reservation_timeout: float,
+        remove_more: Callable[[str], None],
+    ) -> None:
+        """`remove_more`: takes away what others made for a grant, by its token."""
+        self._store = store
+        self._remove_more = remove_more
+        self._hints = hints
+        self._folder = f"{run_dir}/grants"
+        self._timeout = reservation_timeout
+        self._boot = processes.boot_id()
+
+    def live(self) -> list[Grant]:
+        return self._store.live()
+
+    def holdings(self) -> list[Holding]:
+        """What counts on each GPU."""
+        return [Holding(grant.label, share) for grant in self._store.live() for share in grant.shares]
+
+    def folder(self, grant: Grant) -> str:
+        return f"{self._folder}/{grant.token}"
+
+    def ledger(self, grant: Grant) -> str:
+        return f"{self._folder}/{grant.token}/ledger/ledger"
+
+    # Reserved and confirmed
+
+    def reserve(self, intent: Intent, creator_pidfd: int | None) -> Grant:
+        """Write down that this much is promised, for as long as its creator lives and the timeout is not
+        over. Takes the pidfd over."""
+        began = now()
+        wanted = {field.name: getattr(intent, field.name) for field in dataclasses.fields(intent)}
+        grant = self._store.add(
+            Grant(
+                token=secrets.token_hex(16),
+                boot=self._boot,
+                created=began,
+                deadline=began + self._timeout,
+                **wanted,
+            )
+        )
+        if creator_pidfd is not None:
+            self._hints.watch(grant.token, creator_pidfd)
+        self._hints.at(grant.token, grant.deadline)
+        return grant
+
+    def make_pages(self, grant: Grant, libcuda: str, libnvml: str, ledger: str, label: str = "") -> str:
+        """The policy and ledger pages, with these paths as the library will see them; the grant's folder."""
+        limits = [
+            pages.GpuLimit(uuid_bytes(share.uuid), share.limit, share.context) for share in grant.shares
+        ]
+        folder = self.folder(grant)
+        made = pages.create(
+            folder,
+            limits,
+            container=_page_name(grant),
+            libcuda=libcuda,
+            libnvml=libnvml,
+            ledger=ledger,
+            label=label,
+        )
+        if made.note:
+            log.warning("pages of %s: %s", grant.token[:8], made.note)
+        return folder
+
+    def undo(self, grant: Grant) -> None:
+        """A step of making it failed: as if it had never been."""
+        current = self._store.get(grant.token)
+        if current is not None:
+            self._release(current, Event.UNDONE)
+
+    def confirm(self, token: str, pid: int, pidfd: int, beside: int) -> Grant:
+        """The process of `pidfd`, which must be `pid`, is the grant's first one; `beside` shows it to us.
+
+        GpuportionError: the reservation has ended, so what was to start must not; or the descriptor lies.
+        """
+        grant = self._store.get(token)
+        if grant is not None and grant.state is State.RESERVED and now() >= grant.deadline:
+            self.look(token)
+            grant = self._store.get(token)
+        if grant is None or grant.state is State.RELEASED:
+            why = f"it ended before the container was ready (after {self._timeout:g} s, or with its creator)"
+            raise GpuportionError("GP305", what="the reservation of this container", why=why)
+        holder = processes.identify(pidfd)
+        if holder is None or holder.pid != pid:
+            raise GpuportionError("GP304", why=f"the descriptor is no pidfd of a living process {pid}")
+        if grant.state is State.ACTIVE and grant.holder != holder:
+            raise GpuportionError("GP303", why="another process confirmed this grant before")
+        folders = cgroups.own_folders(pid, beside)
+        if processes.has_exited(pidfd):
+            raise GpuportionError("GP304", why=f"process {pid} ended meanwhile")
+        grant = self._store.apply(grant, Event.CONFIRMED, holder=holder, cgroups=folders)
+        self._hints.watch(token, os.dup(pidfd))
+        return grant
+
+    # Hints, looks and the end
+
+    def hint(self, token: str) -> None:
+        """Somebody says that this grant's container ended."""
+        if self._store.get(token) is not None:
+            self._hints.soon(token, now())
+
+    def find(self, root: str, id: str) -> list[Grant]:
+        """Live grants of a container; more than one while an older one with the same id is on its way out."""
+        return [grant for grant in self._store.live() if grant.id == id and grant.root == root]
+
+    def look(self, token: str) -> None:
+        """Make one grant agree with what is there, and look again later where that may change unheard."""
+        grant = self._store.get(token)
+        if grant is None:
+            return
+        if grant.state is State.RELEASED:
+            self._remove(grant)
+            return
+        event = verdict(grant, self._world([grant]))
+        if event is not None:
+            self._release(grant, event)
+        elif grant.state is State.RESERVED:
+            self._hints.at(token, grant.deadline)
+        elif not self._hints.is_alive(token):
+            self._hints.later(token, now())
+
+    def look_at_ending(self) -> None:
+        """Look at every grant whose process is gone, before somebody is refused for want of its memory."""
+        for grant in self._store.live():
+            if not self._hints.is_alive(grant.token):
+                self.look(grant.token)
+
+    def supersede(self, root: str, id: str, creator: Process | None) -> None:
+        """A creator that asks again (its connection broke) has thrown its first answer away; and of a
+        container that is made anew under its old id, what is left may have ended."""
+        for grant in self.find(root, id):
+            if grant.state is State.RESERVED and creator is not None and grant.creator == creator:
+                self._release(grant, Event.ABANDONED)
+            else:
+                self.look(grant.token)
+
+    def _world(self, grants: Sequence[Grant]) -> World:
+        return World(
+            boot=self._boot,
+            now=now(),
+            creating=frozenset(grant.token for grant in grants if self._is_creating(grant)),
+            occupied=frozenset(grant.token for grant in grants if self._is_occupied(grant)),
+        )
+
+    def _is_creating(self, grant: Grant) -> bool:
+        """Does its creator live? One in a pid namespace that we cannot see has until the deadline."""
+        return grant.creator is None or self._hints.is_alive(grant.token)
+
+    def _is_occupied(self, grant: Grant) -> bool:
+        if grant.state is not State.ACTIVE:
+            return False
+        if self._hints.is_alive(grant.token):
+            return True
+        if grant.cgroups:
+            return any(cgroups.is_populated(folder) for folder in grant.cgroups)
+        return pages.holders(self.ledger(grant)) > 0
+
+    def _release(self, grant: Grant, event: Event) -> None:
+        grant = self._store.apply(grant, event)
+        self._hints.forget(grant.token)
+        log.info("released %s %s: %s", grant.token[:8], grant.label, event.value)
+        self._remove(grant)
+
+    def _remove(self, grant: Grant) -> None:
+        try:
+            self._remove_more(grant.token)
+            pages.remove(self.folder(grant))
+        except OSError as problem:
+            log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
+            self._hints.at(grant.token, now() + RETRY)
+            return
+        self._store.forget(grant)
+
+    # After a restart
+
+    def recover(self) -> None:
+        """Find again what is alive, release the rest, remove what belongs to nothing."""
+        os.makedirs(self._folder, mode=0o711, exist_ok=True)
+        os.chmod(self._folder, 0o711)  # a caller of exec reaches its own folder, and nobody lists them
+        self._remove_orphans()
+        for grant in self._store:
+            self._watch_again(grant)
+        for grant in self._store:
+            self.look(grant.token)
+
+    def _remove_orphans(self) -> None:
+        for token in os.listdir(self._folder):
+            if self._store.get(token) is None:
+                log.info("removing %s, which belongs to no grant", token[:8])
+                try:
+                    pages.remove(f"{self._folder}/{token}")
+                except OSError as problem:
+                    log.warning("%s could not be removed: %s", token, problem)
+
+    def _watch_again(self, grant: Grant) -> None:
+        if grant.boot != self._boot or grant.state is State.RELEASED:
+            return
+        process = grant.holder if grant.state is State.ACTIVE else grant.creator
+        pidfd = processes.open_pidfd(process) if process is not None else None
+        if pidfd is not None:
+            self._hints.watch(grant.token, pidfd)
+
+
+def _page_name(grant: Grant) -> str:
+    """The grant's name as the library's messages show it: plain, and of a length that fits the page."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in grant.label)[:100]

@@ -1,0 +1,93 @@
+"""What a container's grant puts into its OCI spec: gathers host paths and numbers for `shim.spec`.
+
+Decides nothing and edits nothing. Every path is the host's, and root's.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gpuportion import paths
+from gpuportion.allocator import device_nodes
+from gpuportion.allocator.cdi_files import CdiFiles
+from gpuportion.allocator.devices import Share
+from gpuportion.errors import GpuportionError
+from gpuportion.hooks import stages
+from gpuportion.shim import cdi
+from gpuportion.shim.preload import preload_text
+from gpuportion.shim.spec import Injection
+
+PRELOAD: Final = "ld.so.preload"
+INSIDE_LIBCUDA: Final = f"{paths.INSIDE_DRIVER}/libcuda.so.1"
+INSIDE_LIBNVML: Final = f"{paths.INSIDE_DRIVER}/libnvidia-ml.so.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The built files of this installation."""
+
+    library: str
+    nvml_library: str
+    hook: str
+
+
+@functools.lru_cache(maxsize=1)
+def programs() -> Programs:
+    """GpuportionError GP302 if they were not built. What is missing is looked for again the next time."""
+    try:
+        return Programs(
+            library=paths.package_file("lib/libcap_mem.so"),
+            nvml_library=paths.package_file("lib/libcap_nvml.so"),
+            hook=paths.package_file("bin/gpuportion-hook"),
+        )
+    except FileNotFoundError as problem:
+        raise GpuportionError("GP302", why=f"gpuportion is not whole: {problem}") from None
+
+
+def device_edits(files: CdiFiles, shares: Sequence[Share]) -> cdi.ContainerEdits:
+    """What the GPUs of a grant need. GpuportionError GP302: no CDI spec has them."""
+    specs = files.specs()
+    names = [cdi.name_of(specs, cdi.GPU_KIND, index=share.index, uuid=share.uuid) for share in shares]
+    edits = cdi.edits(specs, cdi.GPU_KIND, names)
+    cdi.driver_paths(edits)
+    return edits
+
+
+def gather(
+    files: CdiFiles,
+    edits: cdi.ContainerEdits,
+    folder: str,
+    *,
+    token: str,
+    container: str,
+    shares: Sequence[Share],
+    socket: str,
+) -> Injection:
+    """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `write_preload`)."""
+    ours = programs()
+    return Injection(
+        edits=edits,
+        device_numbers=device_nodes.numbers(edits),
+        library=ours.library,
+        nvml_library=ours.nvml_library,
+        policy=f"{folder}/policy",
+        ledger=f"{folder}/ledger/ledger",
+        preload=f"{folder}/{PRELOAD}",
+        hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
+        uuids=tuple(share.uuid for share in shares),
+        cdi_paths=cdi.targets(files.specs(), cdi.GPU_KIND),
+        driver_majors=device_nodes.driver_majors(),
+    )
+
+
+def write_preload(folder: str, image_preload: bytes) -> None:
+    """The /etc/ld.so.preload to mount. 0644: one that a user cannot read is silently ignored by the
+    loader."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(f"{folder}/{PRELOAD}", flags, 0o644), "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(preload_text(image_preload))

@@ -1,0 +1,161 @@
+"""What the daemon knows of the GPUs now: NVML's last sample, taken in a thread of its own because a driver
+in trouble can keep an NVML call for seconds, with what belongs to no grant taken off; and the contexts it
+learned.
+
+Knows grants only as rows; places nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+from gpuportion.allocator import learning, pages
+from gpuportion.allocator.attribution import Attribution, Claim
+from gpuportion.allocator.devices import Gpu
+from gpuportion.allocator.grants import Grants
+from gpuportion.allocator.inventory import Nvml, Sample
+from gpuportion.allocator.lifecycle import State
+from gpuportion.allocator.store import Grant
+from gpuportion.errors import GpuportionError
+
+log: Final = logging.getLogger("gpuportiond")
+
+PERIOD: Final = 1.0
+"""Seconds between two samples."""
+
+LESSONS: Final = 8
+"""Ledgers that are read for learning after one sample."""
+
+
+class Sampler:
+    """Reads NVML every PERIOD; `wake` is an eventfd that becomes readable when `latest` is new."""
+
+    def __init__(self) -> None:
+        self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.latest = Sample(trouble="NVML has not answered yet")
+        self._nvml = Nvml()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="nvml", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end; a call that hangs in the driver is not waited for long."""
+        self._stop.set()
+        self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.latest = self._nvml.sample()
+            os.eventfd_write(self.wake, 1)
+            self._stop.wait(PERIOD)
+        self._nvml.close()
+
+
+class NodeView:
+    """GPUs as placement takes them."""
+
+    def __init__(self, grants: Grants, margin: int, state_dir: str) -> None:
+        self.gpus: tuple[Gpu, ...] = ()
+        self.driver = ""
+        self.trouble = "NVML has not answered yet"
+        self._grants = grants
+        self._attribution = Attribution(margin)
+        self._contexts_file = f"{state_dir}/context.json"
+        self._learned = learning.load(self._contexts_file)
+        self._taught: set[str] = set()
+        self._seen: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def update(self, sample: Sample) -> None:
+        """A new sample came."""
+        if sample.trouble != self.trouble:
+            log.info("GPUs: %s", sample.trouble or f"{len(sample.readings)}, driver {sample.driver}")
+        self.trouble = sample.trouble
+        if sample.trouble:
+            self.gpus = ()
+            return
+        self.driver = sample.driver
+        live = self._grants.live()
+        self.gpus = self._attribution.update(sample, [self._claim(grant) for grant in live])
+        self._learn(live)
+
+    def need_gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs. GpuportionError GP302 with the reason where there are none."""
+        if not self.gpus:
+            raise GpuportionError("GP302", why=self.trouble)
+        return self.gpus
+
+    def context(self, model: str) -> int:
+        """Bytes that a process's context takes on this model, as far as we know."""
+        return self._learned.get(model, learning.Learned()).context
+
+    def _claim(self, grant: Grant) -> Claim:
+        return Claim(
+            token=grant.token,
+            cgroups=grant.cgroups,
+            pid=grant.holder.pid if grant.holder else 0,
+            ledger=0 if grant.cgroups or grant.state is not State.ACTIVE else self._ledger_device(grant),
+        )
+
+    def _ledger_device(self, grant: Grant) -> int:
+        """The device number of the tmpfs that has this grant's ledger and nothing else; 0: it has none."""
+        try:
+            ledger = os.stat(self._grants.ledger(grant)).st_dev
+            return 0 if ledger == os.stat(self._grants.folder(grant)).st_dev else ledger
+        except OSError:
+            return 0
+
+    # Learning
+
+    def _learn(self, live: Iterable[Grant]) -> None:
+        live = list(live)
+        self._taught &= {grant.token for grant in live}
+        new = [grant for grant in live if grant.state is State.ACTIVE and grant.token not in self._taught]
+        before = self._learned
+        for grant in [one for one in new if self._has_process(one.token)][:LESSONS]:
+            self._learn_from(grant)
+        if self._learned != before:
+            self._keep()
+
+    def _has_process(self, token: str) -> bool:
+        return any(one.token == token for held in self._attribution.held.values() for one in held)
+
+    def _learn_from(self, grant: Grant) -> None:
+        """One grant teaches once, by a process that is its only one and has not moved between two samples."""
+        view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
+        if view.damaged:
+            self._taught.add(grant.token)
+            return
+        models = {gpu.uuid: gpu.model for gpu in self.gpus}
+        for share, use in zip(grant.shares, view.gpus, strict=True):
+            held = [
+                one.size for one in self._attribution.held.get(share.uuid, ()) if one.token == grant.token
+            ]
+            if len(held) != 1 or len(use.processes) != 1 or share.uuid not in models:
+                continue
+            now = (held[0], use.processes[0].used)
+            same = self._seen.get((grant.token, share.uuid)) == now
+            self._seen = {key: value for key, value in self._seen.items() if key[0] != grant.token}
+            if not same:
+                self._seen[grant.token, share.uuid] = now
+                continue
+            self._taught.add(grant.token)
+            self._take_vote(models[share.uuid], *now, share.context)
+
+    def _take_vote(self, model: str, held: int, counted: int, context: int) -> None:
+        estimated = learning.estimate(held, counted, context)
+        if estimated is not None:
+            old = self._learned.get(model, learning.Learned())
+            self._learned = {**self._learned, model: learning.vote(old, estimated, held)}
+            log.info("a context on %s takes %d MiB", model, self._learned[model].context >> 20)
+
+    def _keep(self) -> None:
+        try:
+            learning.save(self._contexts_file, self._learned)
+        except OSError as problem:
+            log.warning("what was learned about contexts could not be kept: %s", problem)

@@ -1,0 +1,189 @@
+"""The daemon's event loop: one thread, non-blocking sockets, one selector for connections, pidfds and
+wake-ups.
+
+    a pidfd is readable         a process ended: a hint for its grant, taken before the requests of the same
+                                round, so that what it held can already be granted
+    a connection is readable    whole frames are answered at once, in the order in which they came
+    a time has come             grants that are due for a look; connections that took too long
+
+Not asyncio: it costs the start of the daemon 50 ms, and one answer is short. Knows nothing of what the
+answers are."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import logging
+import selectors
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from gpuportion import wire
+from gpuportion.allocator.connection import ClosedError, Connection, close_fds
+from gpuportion.allocator.grants import now
+from gpuportion.allocator.hints import Hints
+from gpuportion.allocator.operations import Peer
+from gpuportion.errors import GpuportionError
+
+log: Final = logging.getLogger("gpuportiond")
+
+BACKLOG: Final = 1024
+MOST: Final = 1024
+MOST_OF_OTHERS: Final = 128
+MOST_OF_ONE: Final = 32
+"""Connections: all; those of users other than root, so that root always gets one; those of one such user."""
+
+PATIENCE: Final = 0.2
+"""Seconds without accepting when the process has no descriptor left."""
+
+UCRED: Final = struct.Struct("iII")
+
+
+class Server:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        listener: socket.socket,
+        hints: Hints,
+        answer: Callable[[Peer, wire.Message], wire.Message],
+        look: Callable[[str], None],
+    ) -> None:
+        self._selector = selector
+        self._listener = listener
+        self._hints = hints
+        self._answer = answer
+        self._look = look
+        self._connections: set[Connection] = set()
+        self._accepts_again: float | None = None
+        self._stopped = False
+        listener.setblocking(False)
+        self.on_readable(listener, self._accept)
+
+    def on_readable(self, file: socket.socket | int, call: Callable[[], None]) -> None:
+        self._selector.register(file, selectors.EVENT_READ, call)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._stopped:
+            self.round(self._timeout())
+        for connection in list(self._connections):
+            self._close(connection)
+
+    def round(self, timeout: float | None) -> None:
+        """Wait for something to happen, and deal with all that has."""
+        events = self._selector.select(timeout)
+        for key, _ in events:
+            if isinstance(key.data, str):
+                self._hints.ended(key.data, now())
+        self._look_at_due()
+        for key, mask in events:
+            if isinstance(key.data, Connection):
+                self._serve(key.data, mask)
+            elif callable(key.data):
+                key.data()
+        self._look_at_due()
+        self._end_slow()
+
+    def _timeout(self) -> float | None:
+        times = [connection.deadline for connection in self._connections]
+        times += [self._accepts_again] if self._accepts_again is not None else []
+        until = max(0.0, min(times) - now()) if times else None
+        due = self._hints.timeout(now())
+        return min((one for one in (until, due) if one is not None), default=None)
+
+    def _look_at_due(self) -> None:
+        for token in self._hints.due(now()):
+            try:
+                self._look(token)
+            except Exception:
+                log.exception("a bug, met while looking at %s", token[:8])
+                self._hints.later(token, now())
+
+    # Connections
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as problem:
+                if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                log.error("no descriptor is left for a connection: %s", problem)
+                self._selector.unregister(self._listener)
+                self._accepts_again = now() + PATIENCE
+                return
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        connection = Connection(sock, _peer(sock), now())
+        if self._has_room(connection.peer):
+            self._connections.add(connection)
+            self._selector.register(sock, selectors.EVENT_READ, connection)
+            return
+        text = GpuportionError("GP303", why="there are too many connections; try again").text
+        with contextlib.suppress(ClosedError):
+            connection.answer(wire.Message({}, text.encode(), wire.REFUSED), now(), last=True)
+        connection.close()
+
+    def _has_room(self, peer: Peer) -> bool:
+        if len(self._connections) >= MOST:
+            return False
+        uids = collections.Counter(one.peer.uid for one in self._connections)
+        others = sum(uids.values()) - uids[0]
+        return peer.uid == 0 or (others < MOST_OF_OTHERS and uids[peer.uid] < MOST_OF_ONE)
+
+    def _serve(self, connection: Connection, mask: int) -> None:
+        try:
+            if mask & selectors.EVENT_WRITE:
+                connection.write(now())
+            if mask & selectors.EVENT_READ:
+                connection.read(now())
+            self._answer_all(connection)
+            wanted = selectors.EVENT_WRITE if connection.is_answering else selectors.EVENT_READ
+            self._selector.modify(connection.sock, wanted, connection)
+        except ClosedError:
+            self._close(connection)
+
+    def _answer_all(self, connection: Connection) -> None:
+        """Every whole frame that is there. ClosedError when the connection is over."""
+        while True:
+            try:
+                message = connection.next_message()
+            except wire.ProtocolError as problem:
+                text = GpuportionError("GP304", why=str(problem)).text
+                connection.answer(wire.Message({}, text.encode(), wire.REFUSED), now(), last=True)
+                return
+            if message is None:
+                return
+            try:
+                answer = self._answer(connection.peer, message)
+            finally:
+                close_fds(message.fds)
+            connection.answer(answer, now())
+
+    def _end_slow(self) -> None:
+        time = now()
+        for connection in [one for one in self._connections if one.deadline <= time]:
+            self._close(connection)
+        if self._accepts_again is not None and self._accepts_again <= time:
+            self._accepts_again = None
+            self.on_readable(self._listener, self._accept)
+
+    def _close(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._selector.unregister(connection.sock)
+        connection.close()
+
+
+def _peer(sock: socket.socket) -> Peer:
+    pid, uid, gid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    return Peer(pid, uid, gid)
