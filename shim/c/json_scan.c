@@ -144,8 +144,8 @@ static bool skip_number(struct json *text) {
 
 static bool key_is(struct json key, const char *name) {
     struct bytes decoded = {0};
-    bool same =
-        take_string(&key, &decoded) && decoded.n == strlen(name) && memcmp(decoded.at, name, decoded.n) == 0;
+    size_t n = strlen(name);
+    bool same = take_string(&key, &decoded) && decoded.n == n && memcmp(bytes_c(&decoded), name, n) == 0;
     bytes_free(&decoded);
     return same;
 }

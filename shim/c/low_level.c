@@ -49,15 +49,15 @@ static bool check(const char *path, const char *source, struct bytes *problem) {
     struct stat is;
     if (path[0] != '/')
         return refuse(problem, WHY(source, " names \"", path, "\", which is not an absolute path"));
-    if (stat(path, &is) != 0 || !S_ISREG(is.st_mode) || access(path, X_OK) != 0)
-        return refuse(problem, WHY(source, " names ", path, ", which is not a program that can be started"));
-    if (is_this_program(&is))
-        return refuse(problem, WHY(source, " names ", path, ", which is gpuportion-runtime itself"));
     if (is_nvidia_runtime(path))
         return refuse(problem,
                       WHY(source, " names ", path,
                           ": the NVIDIA runtime would hand over whole GPUs beside the grant. gpuportion "
                           "brings in the driver itself"));
+    if (stat(path, &is) != 0 || !S_ISREG(is.st_mode) || access(path, X_OK) != 0)
+        return refuse(problem, WHY(source, " names ", path, ", which is not a program that can be started"));
+    if (is_this_program(&is))
+        return refuse(problem, WHY(source, " names ", path, ", which is gpuportion-runtime itself"));
     return true;
 }
 

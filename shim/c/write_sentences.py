@@ -1,4 +1,4 @@
-"""Writes the sentences of `gpuportion.errors` that the C programs say into a C header, so that they stand once.
+"""Writes those sentences of `gpuportion.errors` that the C programs say into a C header: they stand once.
 
 Usage: write_sentences.py SRC_FOLDER HEADER
 """
