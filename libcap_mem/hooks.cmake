@@ -1,0 +1,41 @@
+# The two libraries that are brought into containers. Each is whole: its own hooks, a forwarder for every other
+# symbol, and the accounting, linked in.
+
+# They load into anybody's process: nothing but libc, nothing newer than glibc 2.17, nothing that musl lacks, nothing
+# to do at load.
+set(guest_options -ffreestanding -fno-stack-protector -U_FORTIFY_SOURCE -fno-plt -fvisibility=hidden
+    -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -O2)
+set(guest_links -nostartfiles -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,-z,noexecstack -Wl,-z,nodelete -Wl,-Bsymbolic
+    -Wl,--hash-style=both -Wl,--gc-sections -Wl,--as-needed -Wl,--no-undefined-version -Wl,-O1)
+
+function(add_guest target output soname table symbols)
+  get_filename_component(name ${symbols} NAME_WE)
+  set(asm ${CMAKE_CURRENT_BINARY_DIR}/forwarders_${name}.S)
+  set(header ${CMAKE_CURRENT_BINARY_DIR}/symbols_${name}.h)
+  add_custom_command(
+    OUTPUT ${asm} ${header}
+    COMMAND Python::Interpreter ${CMAKE_CURRENT_SOURCE_DIR}/generate.py
+            --symbols ${CMAKE_CURRENT_SOURCE_DIR}/${symbols} --hooks ${CMAKE_CURRENT_SOURCE_DIR}/${table}
+            --asm ${asm} --header ${header}
+    DEPENDS generate.py ${table} ${symbols}
+    VERBATIM)
+  get_target_property(accounting region SOURCES)
+  add_library(${target} SHARED ${ARGN} ${accounting} ${asm} ${header})
+  target_include_directories(${target} PRIVATE include src ${CMAKE_CURRENT_BINARY_DIR})
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:${guest_options}>)
+  target_link_options(${target} PRIVATE ${guest_links} -Wl,-soname,${soname})
+  target_link_libraries(${target} PRIVATE warnings)
+  set_target_properties(${target} PROPERTIES OUTPUT_NAME ${output} PREFIX "" SUFFIX ".so" NO_SONAME ON)
+  if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
+    target_compile_options(${target} PRIVATE -mno-outline-atomics)
+  endif()
+  if(SKBUILD)
+    install(TARGETS ${target} DESTINATION gpuportion/lib)
+  endif()
+endfunction()
+
+set(common_sources src/policy_path.c src/say.c src/session.c src/slots.c)
+
+add_guest(cap_mem libcap_mem libcuda.so.1 hooks.def symbols/cuda.txt
+  ${common_sources} src/slots_cuda.c src/admit.c src/arrays.c src/async.c src/blocks.c src/contexts.c src/devices.c
+  src/graphs.c src/linear.c src/pools.c src/procaddress.c src/report.c src/sizes.c src/vmm.c)

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The one door between the hooks and the ledger. Where there is no account, or the GPU is none of the policy's, the
+ * answer is no. */
+#include "admit.h"
+
+#include "devices.h"
+#include "pools.h"
+#include "say.h"
+#include "session.h"
+#include "sizes.h"
+
+int gp_try(int gpu, uint64_t bytes) {
+    struct gp_ledger *ledger = gp_session();
+    return ledger && gpu >= 0 && bytes < GP_ENDLESS && gp_reserve(ledger, (unsigned)gpu, bytes) == GP_GRANTED;
+}
+
+CUresult gp_refuse(int gpu, uint64_t bytes, const char *api) {
+    struct gp_ledger *ledger = gp_session();
+    if (!ledger) {
+        gp_say_unusable(bytes, gp_session_problem());
+    } else if (gpu < 0) {
+        gp_say_unusable(bytes, "this container was not granted this GPU");
+    } else {
+        gp_note_refusal(ledger, (unsigned)gpu, bytes, api);
+        gp_say_refused(ledger, (unsigned)gpu, bytes);
+    }
+    return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+static __attribute__((noinline)) CUresult last_attempt(int gpu, uint64_t bytes, const char *api) {
+    struct gp_ledger *ledger = gp_session();
+    if (!ledger || gpu < 0 || bytes >= GP_ENDLESS)
+        return gp_refuse(gpu, bytes, api);
+    gp_pools_trim(gpu);
+    enum gp_verdict verdict = gp_reserve(ledger, (unsigned)gpu, bytes);
+    if (verdict == GP_FAILED)
+        gp_say_unusable(bytes, gp_ledger_problem(ledger));
+    else if (verdict == GP_REFUSED)
+        gp_refuse(gpu, bytes, api);
+    return verdict == GP_GRANTED ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+CUresult gp_admit(int gpu, uint64_t bytes, const char *api) {
+    return __builtin_expect(gp_try(gpu, bytes), 1) ? CUDA_SUCCESS : last_attempt(gpu, bytes, api);
+}
+
+void gp_count(int gpu, uint64_t bytes) {
+    struct gp_ledger *ledger = gp_session();
+    if (ledger && gpu >= 0 && bytes && bytes < GP_ENDLESS)
+        gp_charge(ledger, (unsigned)gpu, bytes);
+}
+
+void gp_give_back(int gpu, uint64_t bytes) {
+    struct gp_ledger *ledger = gp_session();
+    if (ledger && gpu >= 0 && bytes)
+        gp_release(ledger, (unsigned)gpu, bytes);
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Stream-ordered allocation. How much a pool will grow is not known before: it is bounded by the request, rounded up
+ * to a chunk, charged, and corrected at once by what the driver says the pool has reserved then; the pool is locked
+ * meanwhile. While a stream is captured a call makes a node of a graph instead (graphs.c). */
+#include "admit.h"
+#include "contexts.h"
+#include "devices.h"
+#include "graphs.h"
+#include "hooks.h"
+#include "linear.h"
+#include "pools.h"
+#include "raw.h"
+#include "sizes.h"
+
+/* One allocation, of any of the four functions. */
+struct request {
+    CUdeviceptr *dptr;
+    size_t bytes;
+    CUmemoryPool pool; /* NULL: the device's current one */
+    CUstream stream;
+    int per_thread;
+};
+
+static CUresult ask_driver(const struct request *ask, int from_pool) {
+    if (from_pool)
+        return (ask->per_thread ? real_cuMemAllocFromPoolAsync_ptsz : real_cuMemAllocFromPoolAsync)(
+            ask->dptr, ask->bytes, ask->pool, ask->stream);
+    return (ask->per_thread ? real_cuMemAllocAsync_ptsz : real_cuMemAllocAsync)(ask->dptr, ask->bytes, ask->stream);
+}
+
+static void synchronize(const struct request *ask) {
+    (ask->per_thread ? real_cuStreamSynchronize_ptsz : real_cuStreamSynchronize)(ask->stream);
+}
+
+/* Room for the growth that a request may cause, in *hold. The pool is locked, and again when this returns. */
+static int make_room(struct gp_pool *pool, const struct request *ask, uint64_t *hold) {
+    uint64_t used = 0;
+    *hold = gp_round_up(ask->bytes, GP_POOL_CHUNK);
+    if (gp_try(pool->gpu, *hold))
+        return 1;
+    gp_unlock(&pool->lock);
+    synchronize(ask); /* what was freed on this stream is free only then */
+    gp_pools_trim(pool->gpu);
+    gp_lock(&pool->lock);
+    gp_pool_refresh(pool);
+    if (gp_try(pool->gpu, *hold))
+        return 1;
+    /* No room to grow, but perhaps no need to. */
+    *hold = 0;
+    return gp_pool_attribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used) && used < pool->charged &&
+           pool->charged - used >= ask->bytes;
+}
+
+static void undo(struct gp_pool *pool, const struct request *ask) {
+    (ask->per_thread ? real_cuMemFreeAsync_ptsz : real_cuMemFreeAsync)(*ask->dptr, ask->stream);
+    synchronize(ask);
+    gp_pool_trim(pool);
+}
+
+/* Turns the room that was held into what the pool has grown by. 0: it grew beyond, and there is no room for that. */
+static int settle(struct gp_pool *pool, uint64_t hold) {
+    uint64_t reserved = pool->charged;
+    gp_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
+    uint64_t covered = pool->charged + hold;
+    int fits = reserved <= covered || gp_try(pool->gpu, reserved - covered);
+    if (fits && reserved > covered)
+        covered = reserved;
+    pool->charged = covered; /* refresh, below or in undo, gives back what is too much */
+    return fits;
+}
+
+static CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, int from_pool) {
+    uint64_t hold;
+    gp_pool_refresh(pool);
+    if (!make_room(pool, ask, &hold))
+        return gp_refuse(pool->gpu, ask->bytes, "cuMemAllocAsync");
+    CUresult rc = ask_driver(ask, from_pool);
+    int fits = settle(pool, hold);
+    gp_pool_refresh(pool);
+    if (rc)
+        return rc;
+    struct gp_block block = {.key = gp_key(GP_ASYNC, *ask->dptr), .bytes = gp_pool_number(pool)};
+    if (fits && gp_blocks_put(&block)) {
+        pool->live++;
+        return rc;
+    }
+    undo(pool, ask);
+    return gp_refuse(pool->gpu, ask->bytes, "cuMemAllocAsync");
+}
+
+static CUresult capture(const struct request *ask, int from_pool, int gpu) {
+    CUresult rc = gp_graph_admit(gpu, ask->bytes, "cuMemAllocAsync");
+    if (rc)
+        return rc;
+    rc = ask_driver(ask, from_pool);
+    gp_graph_captured(rc, gpu, ask->bytes, ask->stream, ask->per_thread);
+    return rc;
+}
+
+static CUresult alloc(struct request *ask) {
+    struct gp_place at;
+    CUdevice device;
+    int from_pool = ask->pool != NULL, capturing = 0;
+    CUresult rc = gp_here(&at);
+    if (rc)
+        return rc;
+    (ask->per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask->stream, &capturing);
+    if (capturing)
+        return capture(ask, from_pool, at.gpu);
+    if (!from_pool && ((rc = real_cuCtxGetDevice(&device)) || (rc = real_cuDeviceGetMemPool(&ask->pool, device))))
+        return rc;
+    struct gp_pool *pool = gp_pool_of(ask->pool, at.gpu);
+    if (!pool)
+        return gp_refuse(GP_NO_GPU, ask->bytes, "cuMemAllocAsync");
+    if (pool->standing == FOREIGN)
+        return ask_driver(ask, from_pool);
+    gp_lock(&pool->lock);
+    rc = alloc_charged(pool, ask, from_pool);
+    gp_unlock(&pool->lock);
+    return rc;
+}
+
+GP_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytes, CUstream stream) {
+    return alloc(&(struct request){dptr, bytes, NULL, stream, 0});
+}
+GP_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUstream stream) {
+    return alloc(&(struct request){dptr, bytes, NULL, stream, 1});
+}
+GP_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstream stream) {
+    return alloc(&(struct request){dptr, bytes, pool, stream, 0});
+}
+GP_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstream stream) {
+    return alloc(&(struct request){dptr, bytes, pool, stream, 1});
+}
+
+static CUresult free_async(CUdeviceptr dptr, CUstream stream, CUresult (*driver_frees)(CUdeviceptr, CUstream),
+                           CUresult (*driver_synchronizes)(CUstream)) {
+    struct gp_freed freed;
+    gp_free_begins(&freed, dptr);
+    CUresult rc = driver_frees(dptr, stream);
+    /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there. */
+    if (!rc && freed.kind != GP_ASYNC && freed.kind)
+        driver_synchronizes(stream);
+    gp_free_ends(&freed, rc);
+    return rc;
+}
+
+GP_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream stream) {
+    return free_async(dptr, stream, real_cuMemFreeAsync, real_cuStreamSynchronize);
+}
+GP_EXPORT CUresult cuMemFreeAsync_ptsz(CUdeviceptr dptr, CUstream stream) {
+    return free_async(dptr, stream, real_cuMemFreeAsync_ptsz, real_cuStreamSynchronize_ptsz);
+}

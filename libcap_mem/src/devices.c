@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Which of the policy's GPUs a CUDA ordinal is. Ordinals are this process's own (CUDA_VISIBLE_DEVICES reorders them),
+ * UUIDs are not. */
+#include "devices.h"
+
+#include <string.h>
+
+#include "hooks.h"
+#include "policy_path.h"
+#include "raw.h"
+
+enum { ORDINALS = 64 };
+
+/* Index into the policy plus 2, so that 0 is "not looked up yet" and 1 "a stranger". A child may see other devices. */
+struct ordinals {
+    uint8_t known[ORDINALS];
+};
+
+static int look_up(CUdevice device) {
+    const gp_policy *policy = gp_policy_here();
+    uint8_t uuid[16];
+    /* _v2 tells MIG instances apart; drivers before 11.4 do not have it. */
+    if (!policy || (real_cuDeviceGetUuid_v2(uuid, device) && real_cuDeviceGetUuid(uuid, device)))
+        return GP_NO_GPU;
+    for (unsigned i = 0; i < policy->gpus; i++)
+        if (!memcmp(policy->gpu[i].uuid, uuid, sizeof uuid))
+            return (int)i;
+    return GP_NO_GPU;
+}
+
+int gp_gpu_of(CUdevice device) {
+    static void *memory;
+    struct ordinals *own = gp_own_memory(&memory, sizeof *own);
+    if (!own || device < 0 || device >= ORDINALS)
+        return look_up(device);
+    uint8_t known = __atomic_load_n(&own->known[device], __ATOMIC_RELAXED);
+    if (!known) {
+        int unready = 0;
+        int gpu = look_up(device);
+        if (real_cuDeviceGetCount(&unready)) /* before cuInit nothing is known, and nothing is kept */
+            return gpu;
+        known = (uint8_t)(gpu + 2);
+        __atomic_store_n(&own->known[device], known, __ATOMIC_RELAXED);
+    }
+    return (int)known - 2;
+}

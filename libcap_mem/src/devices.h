@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef GP_DEVICES_H
+#define GP_DEVICES_H
+#include "abi.h"
+
+enum { GP_NO_GPU = -1 }; /* not one of the policy's */
+
+/* The policy's entry for a device ordinal of this process, found by UUID; GP_NO_GPU for a stranger. */
+int gp_gpu_of(CUdevice device);
+
+#endif

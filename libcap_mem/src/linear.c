@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Linear, pitched and managed memory.
+ *
+ * A block of GP_LARGE or more is charged for itself, in whole pages. Smaller ones share slabs, and which slab the
+ * driver puts one into is known from its address, but only afterwards: so a process keeps one slab's worth charged in
+ * advance for each GPU (`spare`). A small block takes the spare; if its slab turns out to be counted already, the
+ * spare goes back. In the steady state a small block costs no change of the ledger at all.
+ */
+#include "linear.h"
+
+#include "admit.h"
+#include "blocks.h"
+#include "contexts.h"
+#include "hooks.h"
+#include "pools.h"
+#include "raw.h"
+#include "region.h"
+#include "sizes.h"
+
+struct own {
+    uint8_t spare[GP_MAX_GPUS]; /* 1: a slab is charged that no block lies in */
+};
+
+static struct own *own(void) {
+    static void *memory;
+    return gp_own_memory(&memory, sizeof(struct own));
+}
+
+static int take_spare(int gpu) {
+    struct own *mine = own();
+    return mine && gpu >= 0 && __atomic_exchange_n(&mine->spare[gpu], 0, __ATOMIC_ACQUIRE);
+}
+
+static void return_slab(int gpu) {
+    struct own *mine = own();
+    if (!mine || gpu < 0 || __atomic_exchange_n(&mine->spare[gpu], 1, __ATOMIC_RELEASE))
+        gp_give_back(gpu, GP_SLAB_BYTES);
+}
+
+static uint64_t slab_of(uint64_t address) { return address & ~(uint64_t)(GP_SLAB_BYTES - 1); }
+
+static struct gp_block slab_at(const struct gp_place *at, uint64_t address) {
+    return (struct gp_block){
+        .key = gp_key(GP_SLAB, slab_of(address)), .other = (uint64_t)at->context, .gpu = (uint8_t)at->gpu};
+}
+
+/* Counts a small block that the driver has made, for which one slab is charged. 0: no memory to remember it in. */
+static int count_small(const struct gp_place *at, uint64_t address, uint64_t bytes) {
+    struct gp_block first = slab_at(at, address), last = slab_at(at, address + bytes - 1);
+    unsigned fresh = 0;
+    if (first.key != last.key) {
+        struct gp_block span = first;
+        span.key = gp_key(GP_SPAN, address);
+        span.bytes = bytes;
+        uint32_t refs = gp_blocks_put(&span) ? gp_blocks_join(&last) : 0;
+        if (!refs)
+            return 0;
+        fresh += refs == 1;
+    }
+    uint32_t refs = gp_blocks_join(&first);
+    fresh += refs == 1;
+    if (refs && fresh == 0)
+        return_slab(at->gpu);
+    if (fresh == 2)
+        gp_count(at->gpu, GP_SLAB_BYTES); /* exists already; half a grant's limit is no reason to undo */
+    return refs != 0;
+}
+
+static void leave_slab(uint64_t address) {
+    struct gp_block was;
+    if (gp_blocks_leave(gp_key(GP_SLAB, slab_of(address)), &was) && was.refs == 1)
+        return_slab(was.gpu);
+}
+
+uint64_t gp_linear_charge(const struct gp_block *block) {
+    switch (gp_kind_of(block)) {
+    case GP_LINEAR:
+        return block->bytes;
+    case GP_SLAB:
+        return GP_SLAB_BYTES;
+    default:
+        return 0;
+    }
+}
+
+/* What is charged before the driver is asked. */
+struct hold {
+    struct gp_place at;
+    const char *api;
+    uint64_t bytes;
+};
+
+static CUresult hold(struct hold *held, uint64_t bytes, const char *api) {
+    CUresult rc = gp_here(&held->at);
+    if (rc)
+        return rc;
+    held->api = api;
+    held->bytes = bytes < GP_LARGE ? GP_SLAB_BYTES : gp_round_up(bytes, GP_SLAB_BYTES);
+    if (bytes < GP_LARGE && take_spare(held->at.gpu))
+        return CUDA_SUCCESS;
+    return gp_admit(held->at.gpu, held->bytes, api);
+}
+
+static void let_go(const struct hold *held) {
+    if (held->bytes == GP_SLAB_BYTES)
+        return_slab(held->at.gpu);
+    else
+        gp_give_back(held->at.gpu, held->bytes);
+}
+
+static CUresult undo(const struct hold *held, CUdeviceptr address) {
+    real_cuMemFree_v2(address);
+    let_go(held);
+    return gp_refuse(held->at.gpu, held->bytes, held->api);
+}
+
+/* Corrects what is held to what a block of `bytes` takes, where that was not known before (a pitch). 0: no room. */
+static int correct(struct hold *held, uint64_t bytes) {
+    uint64_t taken = gp_round_up(bytes, GP_SLAB_BYTES);
+    if (taken > held->bytes && !gp_try(held->at.gpu, taken - held->bytes))
+        return 0;
+    if (taken < held->bytes)
+        gp_give_back(held->at.gpu, held->bytes - taken);
+    held->bytes = taken;
+    return 1;
+}
+
+/* The driver has made a block (or not: rc). Counts it, or undoes it where it cannot be counted. */
+static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr address, uint64_t bytes) {
+    if (rc || !address) {
+        let_go(held);
+        return rc;
+    }
+    if (bytes < GP_LARGE && held->bytes == GP_SLAB_BYTES)
+        return count_small(&held->at, address, bytes ? bytes : 1) ? rc : undo(held, address);
+    struct gp_block block = {.key = gp_key(GP_LINEAR, address), .other = (uint64_t)held->at.context};
+    if (!correct(held, bytes))
+        return undo(held, address);
+    block.bytes = held->bytes;
+    block.gpu = (uint8_t)held->at.gpu;
+    return gp_blocks_put(&block) ? rc : undo(held, address);
+}
+
+GP_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytes) {
+    struct hold held;
+    CUresult rc = hold(&held, bytes, "cuMemAlloc");
+    if (rc)
+        return rc;
+    rc = real_cuMemAlloc_v2(dptr, bytes);
+    return settle(rc, &held, rc ? 0 : *dptr, bytes);
+}
+
+GP_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned bytes) {
+    struct hold held;
+    CUresult rc = hold(&held, bytes, "cuMemAlloc");
+    if (rc)
+        return rc;
+    rc = real_cuMemAlloc(dptr, bytes);
+    return settle(rc, &held, rc ? 0 : *dptr, bytes);
+}
+
+GP_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytes, unsigned flags) {
+    struct hold held;
+    CUresult rc = hold(&held, bytes, "cuMemAllocManaged");
+    if (rc)
+        return rc;
+    rc = real_cuMemAllocManaged(dptr, bytes, flags);
+    return settle(rc, &held, rc ? 0 : *dptr, bytes);
+}
+
+/* No row is padded by more than GP_PITCH; what it was padded to is known afterwards. */
+static uint64_t pitched(size_t width, size_t height) { return gp_times(gp_round_up(width, GP_PITCH), height); }
+
+GP_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pitch, size_t width, size_t height,
+                                      unsigned element) {
+    struct hold held;
+    CUresult rc = hold(&held, pitched(width, height), "cuMemAllocPitch");
+    if (rc)
+        return rc;
+    rc = real_cuMemAllocPitch_v2(dptr, pitch, width, height, element);
+    return settle(rc, &held, rc ? 0 : *dptr, rc ? 0 : gp_times(*pitch, height));
+}
+
+GP_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned *pitch, unsigned width, unsigned height,
+                                   unsigned element) {
+    struct hold held;
+    CUresult rc = hold(&held, pitched(width, height), "cuMemAllocPitch");
+    if (rc)
+        return rc;
+    rc = real_cuMemAllocPitch(dptr, pitch, width, height, element);
+    return settle(rc, &held, rc ? 0 : *dptr, rc ? 0 : gp_times(*pitch, height));
+}
+
+/* A small block has no entry of its own: its address names its slab. The entry of another goes before the driver
+ * frees, since another thread may be given the same address at once; the charge goes after, since until then the
+ * memory is taken. Pointers that we do not know (of an IPC import, say) are the driver's business. */
+void gp_free_begins(struct gp_freed *freed, uint64_t address) {
+    struct gp_block slab;
+    freed->address = address;
+    if (gp_blocks_take(gp_key(GP_LINEAR, address), &freed->block) ||
+        (gp_pools_in_use() && gp_blocks_take(gp_key(GP_ASYNC, address), &freed->block)) ||
+        (address % GP_SLAB_BYTES && gp_blocks_take(gp_key(GP_SPAN, address), &freed->block)))
+        freed->kind = gp_kind_of(&freed->block);
+    else
+        freed->kind = gp_blocks_see(gp_key(GP_SLAB, slab_of(address)), &slab) ? GP_SLAB : 0;
+}
+
+void gp_free_ends(const struct gp_freed *freed, CUresult rc) {
+    if (rc) {
+        if (freed->kind && freed->kind != GP_SLAB)
+            gp_blocks_put(&freed->block);
+        return;
+    }
+    switch (freed->kind) {
+    case GP_LINEAR:
+        gp_give_back(freed->block.gpu, freed->block.bytes);
+        break;
+    case GP_SPAN:
+        leave_slab(freed->address + freed->block.bytes - 1);
+        leave_slab(freed->address);
+        break;
+    case GP_SLAB:
+        leave_slab(freed->address);
+        break;
+    case GP_ASYNC:
+        gp_pools_freed(&freed->block);
+        break;
+    default:
+        break;
+    }
+}
+
+GP_EXPORT CUresult cuMemFree_v2(CUdeviceptr address) {
+    struct gp_freed freed;
+    gp_free_begins(&freed, address);
+    CUresult rc = real_cuMemFree_v2(address);
+    gp_free_ends(&freed, rc);
+    return rc;
+}
+
+GP_EXPORT CUresult cuMemFree(CUdeviceptr_v1 address) {
+    struct gp_freed freed;
+    gp_free_begins(&freed, address);
+    CUresult rc = real_cuMemFree(address);
+    gp_free_ends(&freed, rc);
+    return rc;
+}
