@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Final
 
-from gpuportion import client, paths
+from gpuportion import client
 from gpuportion.cli.command import Plain
 from gpuportion.errors import GpuportionError, RefusedError
 
@@ -17,29 +17,29 @@ WAIT: Final = 5.0
 
 class Daemon(Plain):
     help = "run the daemon of this node in the foreground"
+    usage = "[-h] [--sim BOARD[:N]] [options of gpuportiond]"
+    takes_command = True
     epilog = (
         "With --sim (or GPUPORTION_SIM=a100-80gb:2) the GPUs are simulated: real CUDA clients run on them,\n"
-        "and kernels compute nothing."
+        "and kernels compute nothing. Further options are those of gpuportiond; gpuportiond --help has them."
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--sim", metavar="BOARD[:N]", default=os.environ.get(SIM, ""), help="simulate these GPUs"
-        )
+        parser.add_argument("--sim", metavar="BOARD[:N]", help="simulate these GPUs")
 
     def run(self, args: argparse.Namespace) -> int:
-        if args.sim:
-            os.environ.update(simulation(args.sim))
-        from gpuportion.allocator.__main__ import main
+        from gpuportion.allocator import daemon
 
-        return main([])
+        spec = args.sim or os.environ.get(SIM)
+        if spec:
+            os.environ.update(simulation(spec, daemon.parser().parse_args(args.rest).run_dir))
+        return daemon.main(args.rest)
 
 
-def simulation(spec: str) -> dict[str, str]:
+def simulation(spec: str, run_dir: str) -> dict[str, str]:
     """Environment that makes the daemon see simulated GPUs, which are there already after a restart."""
     from gpuportion import simgpu
 
-    run_dir = paths.run_dir()
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
     cdi = f"{run_dir}/cdi"
     sim = simgpu.start(spec, f"{run_dir}/sim", cdi_dir=cdi)
