@@ -97,10 +97,11 @@ def _list(of: Mapping[str, Any], name: str, kind: type = dict) -> Sequence[Any]:
 
 def _process(process: Mapping[str, Any], injection: Injection, removed: strip.Removed) -> dict[str, Any]:
     env = strip.env(_list(process, "env", str), removed)
-    for entry in (*injection.edits.env, VISIBLE):
-        env[entry.partition("=")[0]] = entry
     own = env.get("LD_PRELOAD", "").partition("=")[2]
-    env["LD_PRELOAD"] = f"LD_PRELOAD={preload_variable(own)}"
+    for entry in (*injection.edits.env, VISIBLE, f"LD_PRELOAD={preload_variable(own)}"):
+        name = entry.partition("=")[0]
+        env.pop(name, None)
+        env[name] = entry
     edited = {**process, "env": list(env.values())}
     if injection.edits.gids:
         user = _object(process, "user")

@@ -1,0 +1,156 @@
+"""CDI documents -> edits: what is understood, what is refused, and which spec wins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.gpu_specs import LIB, UUID, document
+
+from gpuportion.errors import GpuportionError
+from gpuportion.shim import cdi
+
+BROKEN: dict[str, tuple[list[str | int], object, str]] = {
+    "no version": (["cdiVersion"], None, "cdiVersion is missing"),
+    "a version to come": (["cdiVersion"], "2.0.0", "cdiVersion is 2.0.0; gpuportion knows 0.3.0 to 1.1.0"),
+    "no kind": (["kind"], None, "kind is missing"),
+    "half a kind": (["kind"], "nvidia.com", "kind is not vendor/class"),
+    "an unknown field": (["colour"], "red", "the file.colour is not a field that gpuportion knows"),
+    "no devices": (["devices"], [], "devices is empty"),
+    "devices of no list": (["devices"], {}, "the file.devices is not a list"),
+    "a number as a name": (["devices", 0, "name"], 0, "the file.devices[0].name is not a device name"),
+    "a name twice": (["devices", 1, "name"], "0", "devices is empty or has a name twice"),
+    "an unknown edit": (["containerEdits", "netDevices"], [], "containerEdits.netDevices is not a field"),
+    "a relative node": (
+        ["containerEdits", "deviceNodes", 0, "path"],
+        "dev/nvidiactl",
+        "containerEdits.deviceNodes[0].path is not an absolute path",
+    ),
+    "a bool as a number": (
+        ["containerEdits", "deviceNodes", 0, "major"],
+        True,
+        "containerEdits.deviceNodes[0].major is not a whole number",
+    ),
+    "an odd type": (["containerEdits", "deviceNodes", 0, "type"], "x", "has a type or permissions"),
+    "odd permissions": (
+        ["containerEdits", "deviceNodes", 0, "permissions"],
+        "rx",
+        "has a type or permissions",
+    ),
+    "a relative source": (["containerEdits", "mounts", 0, "hostPath"], "../x", "is not an absolute path"),
+    "no target": (
+        ["containerEdits", "mounts", 0, "containerPath"],
+        None,
+        "mounts[0].containerPath is missing",
+    ),
+    "an odd stage": (["containerEdits", "hooks", 0, "hookName"], "later", "is not a stage of a container"),
+    "a relative hook": (["containerEdits", "hooks", 0, "path"], "nvidia-ctk", "is not an absolute path"),
+    "numbers as env": (["containerEdits", "env"], [1], "containerEdits.env is not a list of texts"),
+    "env without =": (["containerEdits", "env"], ["A"], "containerEdits.env has an entry without ="),
+    "a group of no number": (["containerEdits", "additionalGids"], ["video"], "is not a list of group ids"),
+}
+
+
+def changed(path: list[str | int], value: object) -> dict[str, Any]:
+    made: Any = document()
+    at = made
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    return dict(made)
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_spec_is_refused_with_file_and_field(case: str) -> None:
+    """A spec is never used in part: its message says where to mend it."""
+    path, value, sentence = BROKEN[case]
+    with pytest.raises(GpuportionError) as refusal:
+        cdi.parse(changed(path, value), "/etc/cdi/nvidia.yaml")
+    assert refusal.value.code == "GP302"
+    assert "the CDI spec /etc/cdi/nvidia.yaml is broken: " in refusal.value.text
+    assert sentence in refusal.value.text
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3, {1: 2}])
+def test_what_is_no_object_is_refused(document: object) -> None:
+    """YAML can be anything at its top."""
+    with pytest.raises(GpuportionError, match="the CDI spec x is broken"):
+        cdi.parse(document, "x")
+
+
+@pytest.mark.parametrize("version", ["0.3.0", "0.5.0", "0.8.0", "1.0.0", "1.1.0", "v0.6.0"])
+def test_every_published_version_is_understood(version: str) -> None:
+    """0.3 to 1.1; what a newer one adds is refused as an unknown field anyway."""
+    assert cdi.parse(changed(["cdiVersion"], version), "x").kind == cdi.GPU_KIND
+
+
+@pytest.mark.parametrize("name", ["0", UUID])
+def test_a_device_is_found_by_index_or_uuid(name: str) -> None:
+    """The spec's own edits come first, then the device's."""
+    got = cdi.edits([cdi.parse(document(), "x")], cdi.GPU_KIND, [name])
+    paths = [node.path for node in got.device_nodes]
+    assert paths == ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0", "/dev/dri/renderD128"]
+    assert got.device_nodes[2].host_path == "/dev/nvidia0"
+    assert [hook.args[1] for hook in got.hooks] == ["create-symlinks", "update-ldcache"]
+
+
+def test_two_devices_share_what_is_common() -> None:
+    """Each node, mount and hook once, however many devices ask for it."""
+    got = cdi.edits([cdi.parse(document(), "x")], cdi.GPU_KIND, ["0", "1", "all"])
+    assert len(got.device_nodes) == len({node.path for node in got.device_nodes}) == 5
+    assert len(got.mounts) == 5 and len(got.hooks) == 2
+
+
+def test_the_folder_of_higher_priority_wins() -> None:
+    """As in the reference implementation: /var/run/cdi goes before /etc/cdi, device by device."""
+    newer = changed(["containerEdits", "env"], ["FROM=run"])
+    newer["devices"] = newer["devices"][:1]
+    specs = [cdi.parse(document(), "etc", 0), cdi.parse(newer, "run", 1)]
+    assert cdi.edits(specs, cdi.GPU_KIND, ["0"]).env == ("FROM=run",)
+    assert "FROM=run" not in cdi.edits(specs, cdi.GPU_KIND, ["1"]).env
+
+
+def test_two_specs_of_one_folder_contradict() -> None:
+    """Which of them holds can't be known."""
+    specs = [cdi.parse(document(), "/etc/cdi/a.yaml"), cdi.parse(document(), "/etc/cdi/b.json")]
+    with pytest.raises(GpuportionError, match=r"/etc/cdi/a.yaml and /etc/cdi/b.json both define .*=0"):
+        cdi.edits(specs, cdi.GPU_KIND, ["0"])
+
+
+def test_an_unknown_device_is_refused_with_the_known_ones() -> None:
+    """The daemon knows a GPU that the spec does not: the spec is old."""
+    with pytest.raises(
+        GpuportionError, match=r"no CDI spec has the device nvidia.com/gpu=7 \(known: 0 1 GPU-"
+    ):
+        cdi.edits([cdi.parse(document(), "x")], cdi.GPU_KIND, ["7"])
+
+
+def test_the_uuid_goes_before_the_index() -> None:
+    """An index may be another GPU's by now; a UUID can't."""
+    specs = [cdi.parse(document(), "x")]
+    assert cdi.name_of(specs, cdi.GPU_KIND, index=0, uuid=UUID) == UUID
+    assert cdi.name_of(specs, cdi.GPU_KIND, index=1, uuid="GPU-other") == "1"
+
+
+def test_the_real_driver_is_found_among_the_mounts() -> None:
+    """Also where a 32-bit copy comes before it."""
+    made = document()
+    old = "/usr/lib/i386-linux-gnu/libcuda.so.550.54.15"
+    made["containerEdits"]["mounts"].insert(0, {"hostPath": old, "containerPath": old})
+    got = cdi.edits([cdi.parse(made, "x")], cdi.GPU_KIND, ["0"])
+    assert cdi.driver_paths(got) == (f"{LIB}/libcuda.so.550.54.15", f"{LIB}/libnvidia-ml.so.550.54.15")
+
+
+def test_a_spec_without_a_driver_says_how_to_make_it_anew() -> None:
+    """libcuda and NVML are both needed to hold a limit."""
+    made = document()
+    made["containerEdits"]["mounts"] = []
+    with pytest.raises(GpuportionError, match=r"mounts no libcuda.so. Make it anew: nvidia-ctk cdi generate"):
+        cdi.driver_paths(cdi.edits([cdi.parse(made, "x")], cdi.GPU_KIND, ["0"]))
+
+
+def test_targets_are_those_of_every_device() -> None:
+    """What another GPU's edits would put in is known too, so that it can be taken out."""
+    assert {"/dev/nvidia1", "/dev/dri/renderD128", f"{LIB}/libcuda.so.550.54.15"} <= cdi.targets(
+        [cdi.parse(document(), "x")], cdi.GPU_KIND
+    )
