@@ -82,14 +82,14 @@ def _mount(mounts: Iterable[Mapping[str, str]]) -> None:
         private_mounts.enter()
         private_mounts.bind((pair["source"], pair["target"]) for pair in mounts)
     except OSError as problem:
-        raise GpuportionError("GP306", what="the private mount namespace", why=str(problem)) from None
+        raise GpuportionError("GP306", what="the private mount namespace", why=problem.strerror) from None
 
 
 def _become(program: str, words: list[str], env: dict[str, str]) -> NoReturn:
     try:
         os.execve(program, words, env)
     except OSError as problem:
-        raise GpuportionError("GP306", what=f"starting {program}", why=str(problem)) from None
+        raise GpuportionError("GP306", what=f"starting {program}", why=problem.strerror) from None
 
 
 def _ask(keys: Mapping[str, str], argv0: str, mounts: bool) -> dict[str, Any]:

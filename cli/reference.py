@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import Final
 
@@ -16,8 +17,7 @@ Made of `--help` by `python -m gpuportion.cli.reference`; a test holds it.
 
 Every command ends with 0 when it is done, 1 when something was refused or failed, 2 for bad usage, 130 when
 it was interrupted; `run` and `exec` become what they start, whose status it then is. Refusals go to stderr
-and begin with
-a code, which [messages.md](messages.md) explains. `--json` prints sizes in bytes."""
+and begin with a code, which [messages.md](messages.md) explains. `--json` prints sizes in bytes."""
 
 
 def text() -> str:
@@ -28,7 +28,15 @@ def text() -> str:
 
 
 def _page(name: str) -> str:
-    return f"## gpuportion {name}\n\n{_block(parser_of(name, registry.load(name)).format_help().rstrip())}"
+    parser = parser_of(name, registry.load(name))
+    helps = [one.format_help().rstrip() for one in (parser, *_actions(parser))]
+    return "\n\n".join([f"## gpuportion {name}", *map(_block, helps)])
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The parsers of `gpuportion sim start` and the like."""
+    subparsers = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+    return [parser for choices in subparsers for parser in choices.values()]
 
 
 def _block(lines: str) -> str:
