@@ -3,14 +3,33 @@
 
 #include <ctype.h>
 #include <string.h>
+#include <strings.h>
 
-// How the strings of env and the keys of annotations begin. "gpuportion.io" without its slash: that may be
-// escaped.
-static const char *const BEGINNINGS[] = {
-    "\"GPU_MEM",    "\"GPU_FRACTION", "\"GPU_COMPUTE",    "\"GPU_MIG",       "\"GPU_COUNT",
-    "\"GPU_SELECT", "\"GPU_ROLE",     "\"NVIDIA_GPU_MEM", "\"gpuportion.io",
-};
-enum { N_BEGINNINGS = sizeof BEGINNINGS / sizeof *BEGINNINGS };
+// How the strings of env and the keys of annotations begin, in any case: a misspelt request is the daemon's
+// to refuse. "gpuportion.io" without its slash, which may be escaped.
+static const char *const BEGINNINGS[] = {"GPU_", "NVIDIA_GPU_MEM", "gpuportion.io"};
+// Looks like ours and is not (gpuportion.shim.request.FOREIGN).
+static const char *const FOREIGN[] = {"GPU_MEMORY_UTILIZATION="};
+
+static bool begins_with_one(const char *text, size_t n, const char *const *all, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (n >= strlen(all[i]) && strncasecmp(text, all[i], strlen(all[i])) == 0)
+            return true;
+    return false;
+}
+
+static bool is_key(const char *text, size_t n) {
+    return begins_with_one(text, n, BEGINNINGS, sizeof BEGINNINGS / sizeof *BEGINNINGS) &&
+           !begins_with_one(text, n, FOREIGN, sizeof FOREIGN / sizeof *FOREIGN);
+}
+
+static bool shows_a_key(const char *text, size_t n) {
+    const char *end = text + n;
+    for (const char *at = text; (at = memchr(at, '"', (size_t)(end - at))) != NULL;)
+        if (at++, is_key(at, (size_t)(end - at)))
+            return true;
+    return false;
+}
 
 static int hex(char c) {
     return isdigit((unsigned char)c) ? c - '0' : (c | 0x20) - 'a' + 10;
@@ -34,8 +53,5 @@ static bool hides_a_key(const char *text, size_t n) {
 }
 
 bool request_keys_possible(const char *text, size_t n) {
-    for (int i = 0; i < N_BEGINNINGS; i++)
-        if (memmem(text, n, BEGINNINGS[i], strlen(BEGINNINGS[i])) != NULL)
-            return true;
-    return hides_a_key(text, n);
+    return n > 0 && (shows_a_key(text, n) || hides_a_key(text, n));
 }

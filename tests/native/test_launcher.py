@@ -18,6 +18,7 @@ import pytest
 
 from gpuportion import wire
 from gpuportion.errors import TEMPLATES
+from gpuportion.shim import request
 from tests.support import native
 from tests.support.launcher import REQUEST, Launcher, config
 from tests.support.scripted_daemon import ScriptedDaemon
@@ -27,8 +28,13 @@ DOCKER_REWORDS = ("permission denied", "no such file or directory", "executable 
 
 
 @pytest.fixture(params=["gpuportion-runtime", "gpuportion-runtime-sanitized"])
-def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
-    return Launcher(tmp_path, request.param)
+def build(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def launcher(build: str, tmp_path: Path) -> Launcher:
+    return Launcher(tmp_path, build)
 
 
 def done(_: wire.Message) -> wire.Message:
@@ -164,24 +170,15 @@ def test_a_container_without_a_request_is_left_alone(launcher: Launcher) -> None
     assert launcher.recorded() is not None
 
 
-KEYS = [
-    "GPU_MEMORY_LIMIT",
-    "GPU_MEMORY_LIMITS",
-    "GPU_FRACTION",
-    "GPU_COMPUTE",
-    "GPU_MIG",
-    "GPU_MIG_GROW",
-    "GPU_COUNT",
-    "GPU_SELECT",
-    "GPU_ROLE",
-    "NVIDIA_GPU_MEMORY_LIMIT",
-    "NVIDIA_GPU_MEMORY_REQUEST",
-]
+MISSPELT = ["GPU_MEMORY_LIMITS", "gpu_memory_limit", "GPU_FRACTON", "Gpu_Count", "GPU_OUNT"]
+KEYS = [*request.ENV_KEYS, *request.ALIASES, *MISSPELT]
 
 
 @pytest.mark.parametrize(
     "text",
     [json.dumps(config(f"{key}=1")) for key in KEYS]
+    + [json.dumps(config(annotations={name: "1"})) for name in request.ANNOTATION_KEYS]
+    + [json.dumps(config(annotations={"GPUportion.io/memory": "1"}))]
     + [json.dumps(config(KEYS[0])), json.dumps(config(f"{KEYS[0]}=")), json.dumps(config(REQUEST), indent=1)]
     + [json.dumps(config(annotations={"gpuportion.io/memory-limit": "4G"}))]
     + [json.dumps(config(annotations={"gpuportion.io/memory-limit": "4G"})).replace("/", "\\/")]
@@ -195,6 +192,16 @@ def test_every_way_to_write_a_request_reaches_the_daemon(launcher: Launcher, tex
     with ScriptedDaemon(launcher.run_dir, done) as daemon:
         assert launcher.create().returncode == 0
     assert [message.head["op"] for message in daemon.seen] == ["create"]
+
+
+@pytest.mark.parametrize(
+    "entry", [f"{name}=0.9" for name in request.FOREIGN] + ["MY_GPU_COUNT=1", "A=GPU_COUNT"]
+)
+def test_names_of_others_ask_nothing(launcher: Launcher, entry: str) -> None:
+    """The same names that the daemon would pass over."""
+    launcher.write(config(entry))
+    assert launcher.create().returncode == 0
+    assert launcher.recorded() is not None
 
 
 def test_a_default_of_the_administrator_makes_everyone_ask(launcher: Launcher) -> None:
