@@ -1,0 +1,172 @@
+"""The ledger's own sources under a scheduler that tries interleavings, kills, forks, stops and resizes.
+
+GPUPORTION_EXPLORE=10 makes the random part ten times as long.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.native.ledger_build import Explorer, Seed, have_compiler, run
+
+pytestmark = pytest.mark.skipif(not have_compiler(), reason="needs a C compiler (cc)")
+
+# limit, preemptions, kills, resizes, then one script a process; see explore.c.
+EVERY_SCHEDULE: Final = {
+    "two race for room for one": ("1", "2", "0", "0", "|r1", "|r1"),
+    "two race for their first cell, one dies": ("1", "1", "1", "0", "r1", "r1"),
+    "grow, shrink and die": ("2", "2", "1", "0", "r1|r2", "r1|f1r1"),
+    "the limit moves": ("3", "2", "0", "1", "r1|r2", "r1|r1"),
+    "two threads of one process": ("2", "2", "0", "0", "r1|r1+f1", "r1|f1r1"),
+    "two want what a dead one left": ("2", "1", "0", "0", "r2X", "|r2", "|r2"),
+    "asking for the use takes the dead out": ("2", "1", "0", "0", "r2X", "r1|u", "|r2"),
+}
+
+SEEDS: Final = (
+    Seed("a change is not settled before the next", "total", "    settle(gpu, seen.tag);\n", ""),
+    Seed(
+        "the dead one's generation is not checked again",
+        "total",
+        "if (GP_LOAD(file->cell[cell].generation) != generation)",
+        "if (0)",
+    ),
+    Seed(
+        "the generation is read after the question whether its owner lives",
+        "cell",
+        "gp_take_out(file, gpu, cell, generation);\n    }",
+        "gp_take_out(file, gpu, cell, GP_LOAD(file->cell[cell].generation));\n    }",
+    ),
+    Seed(
+        "whoever is moving in passes for the living owner",
+        "cell",
+        "gp_os_unlocked(fd, GP_CELLS + cell)",
+        "gp_os_unlocked(fd, cell)",
+    ),
+    Seed(
+        "a new owner does not clean up",
+        "cell",
+        "    gp_take_out(file, block, cell, generation);\n    for",
+        "    for",
+    ),
+    Seed(
+        "one buffer instead of two",
+        "total",
+        "GP_STORE(shared->held[number & 1], held);",
+        "GP_STORE(shared->held[0], held);\n    GP_STORE(shared->held[1], held);",
+    ),
+    Seed(
+        "a change counts before it is made",
+        "total",
+        "    if (!swap_total(gpu, seen, used, tag_of(number, cell, lane)))",
+        "    GP_STORE(shared->done, number);\n"
+        "    if (!swap_total(gpu, seen, used, tag_of(number, cell, lane)))",
+    ),
+    Seed(
+        "a refusal is not confirmed by the tag",
+        "ledger",
+        "} else if (GP_LOAD(block->total.tag) == seen.tag) {",
+        "} else {",
+    ),
+    Seed("a refusal without looking for the dead", "ledger", "swept = 0; round", "swept = 1; round"),
+    Seed(
+        "whoever settles stores instead of comparing",
+        "total",
+        "GP_CAS(made->done, done, number);",
+        "GP_STORE(made->done, number);",
+    ),
+    Seed(
+        "a generation is voided by a store",
+        "total",
+        "gp_raise(&gpu->share[cell].voided, number);",
+        "if (GP_LOAD(gpu->share[cell].voided) < number)\n        GP_STORE(gpu->share[cell].voided, number);",
+    ),
+    Seed(
+        "taking out marks first, subtracts later",
+        "total",
+        "        if (swap_total(gpu, seen, seen.used - share, mark)) {",
+        "        settle(gpu, mark);\n        if (swap_total(gpu, seen, seen.used - share, mark)) {",
+    ),
+    Seed(
+        "tags come back",
+        "total",
+        "tag_of(number, cell, lane)))",
+        "tag_of(number & 1, cell, lane)))",
+    ),
+    Seed(
+        "the limit is read before the total",
+        "ledger",
+        "    for (int round = 0, swept = 0; round < GP_ROUNDS; round++) {\n"
+        "        struct gp_sight seen = gp_look(block);",
+        "    for (int round = 0, swept = 0; round < GP_ROUNDS; round++) {\n"
+        "        uint64_t before = gp_limit(ledger, gpu);\n"
+        "        struct gp_sight seen = gp_look(block);\n"
+        "#define gp_limit(ledger, gpu) before",
+    ),
+    Seed(
+        "mending does not compare",
+        "total",
+        "        gp_try_change(gpu, cell, lane, own, seen, sum, own->held);",
+        "        GP_STORE(gpu->total.used, sum);",
+    ),
+    Seed(
+        "a new owner does not raise the generation",
+        "cell",
+        "    GP_STORE(home->generation, generation + 1);",
+        "    generation -= generation > 1;\n    GP_STORE(home->generation, generation + 1);",
+    ),
+    Seed(
+        "a lane's number starts again with each owner",
+        "cell",
+        "if (GP_LOAD(lane->done) > GP_NUMBERS)",
+        "if (1)",
+    ),
+    Seed(
+        "freeing takes more than a lane holds",
+        "ledger",
+        "*bytes < state->held ? *bytes : state->held;",
+        "*bytes;",
+    ),
+    Seed(
+        "freeing forgets what sibling threads took",
+        "ledger",
+        "i < GP_LANES && *bytes; i++",
+        "i < 1 && *bytes; i++",
+    ),
+    Seed(
+        "a lane serves two threads",
+        "cell",
+        "return !GP_LOAD(own->lane[lane].busy) && !GP_SWAP(own->lane[lane].busy, 1);",
+        "return !GP_SWAP(own->lane[lane].busy, 0);",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def explorer(tmp_path_factory: pytest.TempPathFactory) -> Explorer:
+    return Explorer(tmp_path_factory.mktemp("explored"))
+
+
+@pytest.mark.parametrize("case", EVERY_SCHEDULE)
+def test_no_schedule_breaks_the_account(explorer: Explorer, case: str) -> None:
+    """Within its bounds every interleaving is tried; all shares, verdicts and the reader's view stay right."""
+    done = run(explorer.program(), "all", *EVERY_SCHEDULE[case])
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_random_run_breaks_the_account(explorer: Explorer) -> None:
+    """Long runs with kills, stops, forks, resizes, a full table and two threads a process."""
+    runs = 12000 * int(os.environ.get("GPUPORTION_EXPLORE", "1"))
+    done = run(explorer.program(), "random", "1", str(runs), "3000")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
+def test_a_seeded_fault_is_found(explorer: Explorer, seed: Seed) -> None:
+    """What the explorer would not notice it could not vouch for."""
+    done = run(explorer.program(seed), "random", "7", "20000", "3000")
+    assert done.returncode != 0, f"not found: {done.stdout}"
+    assert Path(explorer.folder, f"seeded-{seed.source}.c").exists()
