@@ -11,7 +11,7 @@ import argparse
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
 from gpuportion.cli import built, portion
@@ -72,17 +72,19 @@ class Run(Plain):
         if not args.rest:
             args.parser.error("name the image after the options")
         refuse_contradictions(keys, args.rest)
-        words = command(args.engine, keys, args.rest)
+        words = command(args.engine, keys, args.rest, built.path)
         if args.dry_run:
             print(shlex.join(words))
             return 0
         become(words)
 
 
-def command(engine: str, keys: Mapping[str, str], rest: Sequence[str]) -> list[str]:
-    """The engine's whole command."""
+def command(
+    engine: str, keys: Mapping[str, str], rest: Sequence[str], path_of: Callable[[str], str]
+) -> list[str]:
+    """The engine's whole command; `path_of` gives the path of a file of this installation."""
     start = ENGINES[engine]
-    path = built.path(built.RUNTIME) if any("{path}" in word for word in start) else ""
+    path = path_of(built.RUNTIME) if any("{path}" in word for word in start) else ""
     env = [word for key, value in keys.items() for word in ("-e", f"{key}={value}")]
     return [*(word.format(path=path) for word in start), *env, *rest]
 

@@ -96,12 +96,9 @@ def test_the_engines_options_end_at_the_image(rest: str, options: list[tuple[str
 
 
 @pytest.mark.parametrize(("engine", "start"), [("podman", ["podman"]), ("nerdctl", ["nerdctl", "run"])])
-def test_other_engines_get_the_runtime_by_its_path(
-    engine: str, start: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_engines_get_the_runtime_by_its_path(engine: str, start: list[str]) -> None:
     """They have no name for it in a configuration of theirs."""
-    monkeypatch.setattr("gpuportion.cli.built.path", lambda relative: f"/opt/{relative}")
-    words = run.command(engine, {"GPU_MEMORY_LIMIT": "4G"}, ["img"])
+    words = run.command(engine, {"GPU_MEMORY_LIMIT": "4G"}, ["img"], lambda relative: f"/opt/{relative}")
     assert words[: len(start)] == start
     assert "--runtime=/opt/bin/gpuportion-runtime" in words
     assert words[-3:] == ["-e", "GPU_MEMORY_LIMIT=4G", "img"]

@@ -1,0 +1,85 @@
+"""`gpuportion install` and `uninstall` with a real dockerd: files, reload. The texts are tested elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gpuportion import paths
+from gpuportion.cli.private_dockerd import PrivateDocker
+
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+Gpuportion = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def gpuportion(tmp_path: Path) -> Gpuportion:
+    """The command, with state of its own and no daemon."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": ":".join(sys.path),
+        "GPUPORTION_RUN_DIR": str(tmp_path / "run"),
+        "GPUPORTION_STATE_DIR": str(tmp_path / "lib"),
+    }
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gpuportion", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+    return call
+
+
+@pytest.fixture
+def engine() -> Iterator[PrivateDocker]:
+    if os.geteuid() != 0 or shutil.which("dockerd", path=PATH) is None:
+        pytest.skip("needs root and dockerd")
+    with PrivateDocker(f"/tmp/gpuportion-i{os.getpid()}") as running:
+        yield running
+
+
+def runtimes(engine: PrivateDocker) -> str:
+    return engine.run("info", "--format", "{{json .Runtimes}} {{.DefaultRuntime}}").stdout
+
+
+@pytest.mark.containers
+def test_a_running_dockerd_learns_of_the_runtime_and_forgets_it(
+    engine: PrivateDocker, gpuportion: Gpuportion
+) -> None:
+    """Without a restart; the file is as it was, byte for byte, in the end."""
+    before = Path(engine.config_file).read_bytes()
+    where = ("--engine=docker", "--config", engine.config_file, "--pidfile", f"{engine.folder}/dockerd.pid")
+    done = gpuportion("install", *where, "--set-as-default")
+    assert done.returncode == 0, done.stderr
+    assert f"changed {engine.config_file}" in done.stdout and "docker run" in done.stdout
+    assert "does not answer" in done.stderr, "the daemon does not run: said, or the next docker run surprises"
+    assert paths.package_file("bin/gpuportion-runtime") in Path(engine.config_file).read_text()
+    assert '"gpuportion"' in runtimes(engine) and runtimes(engine).strip().endswith(" gpuportion")
+    done = gpuportion("uninstall", *where)
+    assert done.returncode == 0, done.stderr
+    assert Path(engine.config_file).read_bytes() == before
+    assert "gpuportion" not in runtimes(engine)
+
+
+def test_a_dry_run_shows_the_change_and_makes_none(gpuportion: Gpuportion, tmp_path: Path) -> None:
+    """As a diff; a file that is not there stays so."""
+    config = tmp_path / "daemon.json"
+    done = gpuportion("install", "--engine=docker", "--dry-run", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    assert "+++" in done.stdout and "+" in done.stdout and "gpuportion-runtime" in done.stdout
+    assert not config.exists() and not (tmp_path / "lib").exists()
+
+
+def test_a_broken_file_is_left_alone(gpuportion: Gpuportion, tmp_path: Path) -> None:
+    """With line and column of the mistake."""
+    config = tmp_path / "daemon.json"
+    config.write_text("{oops}")
+    done = gpuportion("install", "--engine=docker", "--config", str(config))
+    assert done.returncode == 1
+    assert done.stderr.startswith("GP307 ") and "line 1" in done.stderr
+    assert config.read_text() == "{oops}"
