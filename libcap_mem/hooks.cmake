@@ -41,3 +41,4 @@ add_guest(cap_mem libcap_mem libcuda.so.1 hooks.def symbols/cuda.txt
   src/graphs.c src/linear.c src/pools.c src/procaddress.c src/report.c src/sizes.c src/vmm.c)
 add_guest(cap_nvml libcap_nvml libnvidia-ml.so.1 nvml.def symbols/nvml.txt
   ${common_sources} src/slots_nvml.c src/nvml_memory.c src/nvml_processes.c)
+include(tests.cmake)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The one door between the hooks and the ledger. Where there is no account, or the GPU is none of the policy's, the
- * answer is no. */
+/* The one door between the hooks and the ledger. Where there is no account, or the GPU is none of the
+ * policy's, the answer is no. */
 #include "admit.h"
 
 #include "devices.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* CUDA arrays and mipmapped arrays. An array has no address, so small ones are not told apart by slab: their sizes are
- * added up, and the sum is charged in whole pages. What an array takes is bounded from above (sizes.c). */
+/* CUDA arrays and mipmapped arrays. An array has no address, so small ones are not told apart by slab: their
+ * sizes are added up, and the sum is charged in whole pages. What an array takes is bounded from above
+ * (sizes.c). */
 #include "arrays.h"
 
 #include "admit.h"
@@ -32,7 +33,9 @@ static int64_t add_small(struct own *mine, int gpu, int64_t change) {
     return difference;
 }
 
-static int is_small(uint64_t bytes) { return bytes < GP_LARGE; }
+static int is_small(uint64_t bytes) {
+    return bytes < GP_LARGE;
+}
 
 static void drop(int gpu, uint64_t bytes) {
     struct own *mine = own();
@@ -63,14 +66,17 @@ static CUresult take(int gpu, uint64_t bytes, const char *api) {
     return rc;
 }
 
-void gp_array_gone(const struct gp_block *array) { drop(array->gpu, array->bytes); }
+void gp_array_gone(const struct gp_block *array) {
+    drop(array->gpu, array->bytes);
+}
 
 struct hold {
     struct gp_place at;
     uint64_t bytes;
 };
 
-static CUresult hold(struct hold *held, const CUDA_ARRAY3D_DESCRIPTOR *desc, unsigned levels, const char *api) {
+static CUresult hold(struct hold *held, const CUDA_ARRAY3D_DESCRIPTOR *desc, unsigned levels,
+                     const char *api) {
     CUresult rc = gp_here(&held->at);
     if (rc)
         return rc;
@@ -91,8 +97,8 @@ static int settle(CUresult rc, const struct hold *held, const void *array) {
     return rc != CUDA_SUCCESS;
 }
 
-static CUresult create(CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR *desc, CUresult (*driver)(CUarray *, const void *),
-                       const void *original) {
+static CUresult create(CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR *desc,
+                       CUresult (*driver)(CUarray *, const void *), const void *original) {
     struct hold held;
     CUresult rc = hold(&held, desc, 1, "cuArrayCreate");
     if (rc)
@@ -105,17 +111,19 @@ static CUresult create(CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR *desc, CUre
 }
 
 /* The four interfaces differ in their descriptor alone: each is brought into the widest form. */
-#define CREATE(symbol, type, ...)                                                                                      \
-    static CUresult driver_##symbol(CUarray *array, const void *desc) { return real_##symbol(array, desc); }           \
-    GP_EXPORT CUresult symbol(CUarray *array, const type *desc) {                                                      \
-        CUDA_ARRAY3D_DESCRIPTOR wide = {0};                                                                            \
-        if (desc)                                                                                                      \
-            wide = (CUDA_ARRAY3D_DESCRIPTOR){.width = desc->width,                                                     \
-                                             .height = desc->height,                                                   \
-                                             .format = desc->format,                                                   \
-                                             .channels = desc->channels,                                               \
-                                             __VA_ARGS__};                                                             \
-        return create(array, desc ? &wide : NULL, driver_##symbol, desc);                                              \
+#define CREATE(symbol, type, ...)                                                                            \
+    static CUresult driver_##symbol(CUarray *array, const void *desc) {                                      \
+        return real_##symbol(array, desc);                                                                   \
+    }                                                                                                        \
+    GP_EXPORT CUresult symbol(CUarray *array, const type *desc) {                                            \
+        CUDA_ARRAY3D_DESCRIPTOR wide = {0};                                                                  \
+        if (desc)                                                                                            \
+            wide = (CUDA_ARRAY3D_DESCRIPTOR){.width = desc->width,                                           \
+                                             .height = desc->height,                                         \
+                                             .format = desc->format,                                         \
+                                             .channels = desc->channels,                                     \
+                                             __VA_ARGS__};                                                   \
+        return create(array, desc ? &wide : NULL, driver_##symbol, desc);                                    \
     }
 
 CREATE(cuArrayCreate, CUDA_ARRAY_DESCRIPTOR_v1, .depth = 0)
@@ -137,16 +145,16 @@ GP_EXPORT CUresult cuMipmappedArrayCreate(CUmipmappedArray *array, const CUDA_AR
 }
 
 /* As with cuMemFree: the entry goes before the driver frees, the charge after. */
-#define DESTROY(symbol, type)                                                                                          \
-    GP_EXPORT CUresult symbol(type array) {                                                                            \
-        struct gp_block block;                                                                                         \
-        int ours = gp_blocks_take(gp_key(GP_ARRAY, (uint64_t)array), &block);                                          \
-        CUresult rc = real_##symbol(array);                                                                            \
-        if (ours && rc)                                                                                                \
-            gp_blocks_put(&block);                                                                                     \
-        else if (ours)                                                                                                 \
-            gp_array_gone(&block);                                                                                     \
-        return rc;                                                                                                     \
+#define DESTROY(symbol, type)                                                                                \
+    GP_EXPORT CUresult symbol(type array) {                                                                  \
+        struct gp_block block;                                                                               \
+        int ours = gp_blocks_take(gp_key(GP_ARRAY, (uint64_t)array), &block);                                \
+        CUresult rc = real_##symbol(array);                                                                  \
+        if (ours && rc)                                                                                      \
+            gp_blocks_put(&block);                                                                           \
+        else if (ours)                                                                                       \
+            gp_array_gone(&block);                                                                           \
+        return rc;                                                                                           \
     }
 
 DESTROY(cuArrayDestroy, CUarray)

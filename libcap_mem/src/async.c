@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Stream-ordered allocation. How much a pool will grow is not known before: it is bounded by the request, rounded up
- * to a chunk, charged, and corrected at once by what the driver says the pool has reserved then; the pool is locked
- * meanwhile. While a stream is captured a call makes a node of a graph instead (graphs.c). */
+/* Stream-ordered allocation. How much a pool will grow is not known before: it is bounded by the request,
+ * rounded up to a chunk, charged, and corrected at once by what the driver says the pool has reserved then;
+ * the pool is locked meanwhile. While a stream is captured a call makes a node of a graph instead (graphs.c).
+ */
 #include "admit.h"
 #include "contexts.h"
 #include "devices.h"
@@ -25,7 +26,8 @@ static CUresult ask_driver(const struct request *ask, int from_pool) {
     if (from_pool)
         return (ask->per_thread ? real_cuMemAllocFromPoolAsync_ptsz : real_cuMemAllocFromPoolAsync)(
             ask->dptr, ask->bytes, ask->pool, ask->stream);
-    return (ask->per_thread ? real_cuMemAllocAsync_ptsz : real_cuMemAllocAsync)(ask->dptr, ask->bytes, ask->stream);
+    return (ask->per_thread ? real_cuMemAllocAsync_ptsz : real_cuMemAllocAsync)(ask->dptr, ask->bytes,
+                                                                                ask->stream);
 }
 
 static void synchronize(const struct request *ask) {
@@ -57,7 +59,8 @@ static void undo(struct gp_pool *pool, const struct request *ask) {
     gp_pool_trim(pool);
 }
 
-/* Turns the room that was held into what the pool has grown by. 0: it grew beyond, and there is no room for that. */
+/* Turns the room that was held into what the pool has grown by. 0: it grew beyond, and there is no room for
+ * that. */
 static int settle(struct gp_pool *pool, uint64_t hold) {
     uint64_t reserved = pool->charged;
     gp_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
@@ -107,7 +110,8 @@ static CUresult alloc(struct request *ask) {
     (ask->per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask->stream, &capturing);
     if (capturing)
         return capture(ask, from_pool, at.gpu);
-    if (!from_pool && ((rc = real_cuCtxGetDevice(&device)) || (rc = real_cuDeviceGetMemPool(&ask->pool, device))))
+    if (!from_pool &&
+        ((rc = real_cuCtxGetDevice(&device)) || (rc = real_cuDeviceGetMemPool(&ask->pool, device))))
         return rc;
     struct gp_pool *pool = gp_pool_of(ask->pool, at.gpu);
     if (!pool)
@@ -126,10 +130,12 @@ GP_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytes, CUstream str
 GP_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUstream stream) {
     return alloc(&(struct request){dptr, bytes, NULL, stream, 1});
 }
-GP_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstream stream) {
+GP_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool,
+                                           CUstream stream) {
     return alloc(&(struct request){dptr, bytes, pool, stream, 0});
 }
-GP_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstream stream) {
+GP_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool,
+                                                CUstream stream) {
     return alloc(&(struct request){dptr, bytes, pool, stream, 1});
 }
 
@@ -138,7 +144,8 @@ static CUresult free_async(CUdeviceptr dptr, CUstream stream, CUresult (*driver_
     struct gp_freed freed;
     gp_free_begins(&freed, dptr);
     CUresult rc = driver_frees(dptr, stream);
-    /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there. */
+    /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there.
+     */
     if (!rc && freed.kind != GP_ASYNC && freed.kind)
         driver_synchronizes(stream);
     gp_free_ends(&freed, rc);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What this process holds in the driver: a hash table from a pointer or handle to what was charged for it. Linear
- * probing in 64 shards, each with a lock that is held for a handful of instructions and never over a driver call;
- * deletion moves the followers back, so that a table of 100 000 blocks is as fast after a million frees as before.
- * Knows nothing of ledgers: what a block costs is the hooks' business. A forked child begins with an empty one. */
+/* What this process holds in the driver: a hash table from a pointer or handle to what was charged for it.
+ * Linear probing in 64 shards, each with a lock that is held for a handful of instructions and never over a
+ * driver call; deletion moves the followers back, so that a table of 100 000 blocks is as fast after a
+ * million frees as before. Knows nothing of ledgers: what a block costs is the hooks' business. A forked
+ * child begins with an empty one. */
 #include "blocks.h"
 
 #include "raw.h"
@@ -24,7 +25,8 @@ static struct shard *shards(void) {
     return gp_own_memory(&memory, SHARDS * sizeof(struct shard));
 }
 
-/* Pointers are aligned, so their low bits say nothing: a multiplication brings all of them into the high ones. */
+/* Pointers are aligned, so their low bits say nothing: a multiplication brings all of them into the high
+ * ones. */
 static uint64_t hash(uint64_t key) {
     key ^= key >> 32;
     return key * 0x9e3779b97f4a7c15u;
@@ -39,7 +41,9 @@ static struct shard *shard_of(uint64_t key) {
     return shard;
 }
 
-static uint64_t home(const struct shard *shard, uint64_t key) { return hash(key) >> 20 & shard->mask; }
+static uint64_t home(const struct shard *shard, uint64_t key) {
+    return hash(key) >> 20 & shard->mask;
+}
 
 /* Where the key is, or the empty slot where it would be. Needs slots, and one of them empty. */
 static uint64_t find(const struct shard *shard, uint64_t key) {
@@ -72,7 +76,8 @@ static int grow(struct shard *shard) {
     return 1;
 }
 
-/* The slot for a key, which may be empty; NULL when there is no memory for one more. At most two thirds full. */
+/* The slot for a key, which may be empty; NULL when there is no memory for one more. At most two thirds full.
+ */
 static struct gp_block *slot_for(struct shard *shard, uint64_t key) {
     struct gp_block *known = seen(shard, key);
     if (known)
@@ -121,8 +126,12 @@ static int get(uint64_t key, struct gp_block *out, int forget) {
     return block != NULL;
 }
 
-int gp_blocks_take(uint64_t key, struct gp_block *was) { return get(key, was, 1); }
-int gp_blocks_see(uint64_t key, struct gp_block *is) { return get(key, is, 0); }
+int gp_blocks_take(uint64_t key, struct gp_block *was) {
+    return get(key, was, 1);
+}
+int gp_blocks_see(uint64_t key, struct gp_block *is) {
+    return get(key, is, 0);
+}
 
 uint32_t gp_blocks_join(const struct gp_block *block) {
     struct shard *shard = shard_of(block->key);
@@ -156,8 +165,8 @@ int gp_blocks_leave(uint64_t key, struct gp_block *was) {
 }
 
 /* Takes up to BATCH blocks out of one shard: what is done about them needs no lock. */
-static unsigned pluck(struct shard *shard, int (*pick)(const struct gp_block *, const void *), const void *what,
-                      struct gp_block *out) {
+static unsigned pluck(struct shard *shard, int (*pick)(const struct gp_block *, const void *),
+                      const void *what, struct gp_block *out) {
     unsigned count = 0;
     gp_lock(&shard->lock);
     for (uint64_t i = 0; shard->mask && i <= shard->mask && count < BATCH;) {

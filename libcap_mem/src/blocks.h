@@ -7,16 +7,16 @@
 
 /* Names of different kinds may have the same number (a handle, a pointer). */
 enum gp_kind {
-    GP_LINEAR = 1,   /* key: device pointer; bytes were charged for it alone */
-    GP_SLAB,         /* key: address of a 2 MiB piece; refs: small blocks in it */
-    GP_SPAN,         /* key: device pointer of a small block that lies in two slabs; bytes: its size */
-    GP_ASYNC,        /* key: device pointer; bytes: index of its pool. The pool is charged, not the block */
-    GP_ARRAY,        /* key: array or mipmapped array */
-    GP_HANDLE,       /* key: VMM handle; refs: how often it must be released; other: the physical memory */
-    GP_PHYSICAL,     /* key: a number of ours; refs: the handles, mappings and exports that keep it */
-    GP_MAPPING,      /* key: address; bytes: length; other: the physical memory, 0 for an imported one */
-    GP_GRAPH,        /* key: graph; bytes: of its allocation nodes */
-    GP_CONTEXT,      /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
+    GP_LINEAR = 1, /* key: device pointer; bytes were charged for it alone */
+    GP_SLAB,       /* key: address of a 2 MiB piece; refs: small blocks in it */
+    GP_SPAN,       /* key: device pointer of a small block that lies in two slabs; bytes: its size */
+    GP_ASYNC,      /* key: device pointer; bytes: index of its pool. The pool is charged, not the block */
+    GP_ARRAY,      /* key: array or mipmapped array */
+    GP_HANDLE,     /* key: VMM handle; refs: how often it must be released; other: the physical memory */
+    GP_PHYSICAL,   /* key: a number of ours; refs: the handles, mappings and exports that keep it */
+    GP_MAPPING,    /* key: address; bytes: length; other: the physical memory, 0 for an imported one */
+    GP_GRAPH,      /* key: graph; bytes: of its allocation nodes */
+    GP_CONTEXT,    /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
 };
 
 struct gp_block {
@@ -30,8 +30,12 @@ struct gp_block {
 static inline uint64_t gp_key(enum gp_kind kind, uint64_t name) {
     return (uint64_t)kind << 60 | (name & ((1ull << 60) - 1));
 }
-static inline enum gp_kind gp_kind_of(const struct gp_block *block) { return (enum gp_kind)(block->key >> 60); }
-static inline uint64_t gp_name_of(const struct gp_block *block) { return block->key & ((1ull << 60) - 1); }
+static inline enum gp_kind gp_kind_of(const struct gp_block *block) {
+    return (enum gp_kind)(block->key >> 60);
+}
+static inline uint64_t gp_name_of(const struct gp_block *block) {
+    return block->key & ((1ull << 60) - 1);
+}
 
 /* Remembers a block, in the place of one of the same key. 0: there is no memory for it. */
 int gp_blocks_put(const struct gp_block *block);

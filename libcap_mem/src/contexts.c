@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Contexts: what each costs (the policy says; the daemon learns it), and what ends with it. Every context is charged
- * as much as a process's first one is known to take, before it is made; one that was made where we cannot see it, when
- * a hooked call first meets it. */
+/* Contexts: what each costs (the policy says; the daemon learns it), and what ends with it. Every context is
+ * charged as much as a process's first one is known to take, before it is made; one that was made where we
+ * cannot see it, when a hooked call first meets it. */
 #include "contexts.h"
 
 #include "admit.h"
@@ -58,7 +58,8 @@ static CUresult meet(struct gp_place *place) {
     if (!gp_blocks_see(gp_key(GP_CONTEXT, context), &known) && enroll(context, place->gpu, bytes, 0))
         gp_count(place->gpu, bytes);
     if (mine)
-        __atomic_store_n(place_of(mine, context), context << 8 | (uint64_t)(place->gpu + 1), __ATOMIC_RELEASE);
+        __atomic_store_n(place_of(mine, context), context << 8 | (uint64_t)(place->gpu + 1),
+                         __ATOMIC_RELEASE);
     return CUDA_SUCCESS;
 }
 
@@ -111,8 +112,8 @@ static void give_back(const struct sums *sums) {
             gp_give_back(gpu, sums->bytes[gpu]);
 }
 
-/* The entries go before the driver ends the context: its address may be the next one's at once. If the driver does
- * not end it after all (it is broken), what it held stays charged until the process goes. */
+/* The entries go before the driver ends the context: its address may be the next one's at once. If the driver
+ * does not end it after all (it is broken), what it held stays charged until the process goes. */
 static CUresult end(CUcontext context, CUresult (*driver_ends)(CUcontext)) {
     struct sums sums = {0};
     struct gp_block known;
@@ -127,11 +128,15 @@ static CUresult end(CUcontext context, CUresult (*driver_ends)(CUcontext)) {
     return rc;
 }
 
-GP_EXPORT CUresult cuCtxDestroy(CUcontext context) { return end(context, real_cuCtxDestroy); }
-GP_EXPORT CUresult cuCtxDestroy_v2(CUcontext context) { return end(context, real_cuCtxDestroy_v2); }
+GP_EXPORT CUresult cuCtxDestroy(CUcontext context) {
+    return end(context, real_cuCtxDestroy);
+}
+GP_EXPORT CUresult cuCtxDestroy_v2(CUcontext context) {
+    return end(context, real_cuCtxDestroy_v2);
+}
 
-/* Room for one more context on a device. Where the driver would say no anyhow (not initialised, no such device), it
- * is left to say so. */
+/* Room for one more context on a device. Where the driver would say no anyhow (not initialised, no such
+ * device), it is left to say so. */
 static CUresult hold(CUdevice device, int *gpu, uint64_t *bytes) {
     int count;
     *gpu = GP_NO_GPU;
@@ -150,10 +155,10 @@ static CUresult made(CUresult rc, CUcontext *context, int gpu, uint64_t bytes) {
     return rc;
 }
 
-#define CREATE(call)                                                                                                   \
-    int gpu;                                                                                                           \
-    uint64_t bytes;                                                                                                    \
-    CUresult rc = hold(device, &gpu, &bytes);                                                                          \
+#define CREATE(call)                                                                                         \
+    int gpu;                                                                                                 \
+    uint64_t bytes;                                                                                          \
+    CUresult rc = hold(device, &gpu, &bytes);                                                                \
     return rc ? rc : made(call, context, gpu, bytes)
 
 GP_EXPORT CUresult cuCtxCreate(CUcontext *context, unsigned flags, CUdevice device) {
@@ -162,7 +167,8 @@ GP_EXPORT CUresult cuCtxCreate(CUcontext *context, unsigned flags, CUdevice devi
 GP_EXPORT CUresult cuCtxCreate_v2(CUcontext *context, unsigned flags, CUdevice device) {
     CREATE(real_cuCtxCreate_v2(context, flags, device));
 }
-GP_EXPORT CUresult cuCtxCreate_v3(CUcontext *context, void *affinity, int count, unsigned flags, CUdevice device) {
+GP_EXPORT CUresult cuCtxCreate_v3(CUcontext *context, void *affinity, int count, unsigned flags,
+                                  CUdevice device) {
     CREATE(real_cuCtxCreate_v3(context, affinity, count, flags, device));
 }
 GP_EXPORT CUresult cuCtxCreate_v4(CUcontext *context, void *params, unsigned flags, CUdevice device) {

@@ -9,8 +9,8 @@ struct gp_place {
     int gpu; /* of the policy, or GP_NO_GPU */
 };
 
-/* The current context's place. A context that was made behind our back (through an export table of the driver's) is
- * counted now. Returns what the driver says where there is no context. */
+/* The current context's place. A context that was made behind our back (through an export table of the
+ * driver's) is counted now. Returns what the driver says where there is no context. */
 CUresult gp_here(struct gp_place *place);
 
 #endif

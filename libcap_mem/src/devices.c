@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Which of the policy's GPUs a CUDA ordinal is. Ordinals are this process's own (CUDA_VISIBLE_DEVICES reorders them),
- * UUIDs are not. */
+/* Which of the policy's GPUs a CUDA ordinal is. Ordinals are this process's own (CUDA_VISIBLE_DEVICES
+ * reorders them), UUIDs are not. */
 #include "devices.h"
 
 #include <string.h>
@@ -11,7 +11,8 @@
 
 enum { ORDINALS = 64 };
 
-/* Index into the policy plus 2, so that 0 is "not looked up yet" and 1 "a stranger". A child may see other devices. */
+/* Index into the policy plus 2, so that 0 is "not looked up yet" and 1 "a stranger". A child may see other
+ * devices. */
 struct ordinals {
     uint8_t known[ORDINALS];
 };

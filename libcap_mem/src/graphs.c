@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Memory that graphs allocate when they run. It is charged when the node is made, the sum of a graph's nodes together:
- * an upper bound, for a graph reuses memory within itself. A graph's memory belongs to what was instantiated from it
- * and stays with the device afterwards, until it is trimmed; so the charge outlives the graph, and goes when the
- * driver says that its device holds no graph memory and no graph is left. */
+/* Memory that graphs allocate when they run. It is charged when the node is made, the sum of a graph's nodes
+ * together: an upper bound, for a graph reuses memory within itself. A graph's memory belongs to what was
+ * instantiated from it and stays with the device afterwards, until it is trimmed; so the charge outlives the
+ * graph, and goes when the driver says that its device holds no graph memory and no graph is left. */
 #include "graphs.h"
 
 #include "admit.h"
@@ -12,11 +12,16 @@
 #include "hooks.h"
 #include "sizes.h"
 
-static uint64_t charge_of(uint64_t bytes) { return gp_round_up(bytes, GP_SLAB_BYTES); }
+static uint64_t charge_of(uint64_t bytes) {
+    return gp_round_up(bytes, GP_SLAB_BYTES);
+}
 
-CUresult gp_graph_admit(int gpu, uint64_t bytes, const char *api) { return gp_admit(gpu, charge_of(bytes), api); }
+CUresult gp_graph_admit(int gpu, uint64_t bytes, const char *api) {
+    return gp_admit(gpu, charge_of(bytes), api);
+}
 
-/* Adds a node's memory to its graph's. Two threads do not build one graph at a time: the driver forbids it. */
+/* Adds a node's memory to its graph's. Two threads do not build one graph at a time: the driver forbids it.
+ */
 static void add(CUgraph graph, int gpu, uint64_t bytes) {
     struct gp_block block = {.key = gp_key(GP_GRAPH, (uint64_t)graph), .gpu = (uint8_t)gpu};
     gp_blocks_take(block.key, &block);
@@ -39,17 +44,18 @@ void gp_graph_captured(CUresult rc, int gpu, uint64_t bytes, CUstream stream, in
     const CUgraphNode *after;
     size_t count;
     if (!rc)
-        (per_thread ? real_cuStreamGetCaptureInfo_v2_ptsz : real_cuStreamGetCaptureInfo_v2)(stream, &status, &id,
-                                                                                            &graph, &after, &count);
+        (per_thread ? real_cuStreamGetCaptureInfo_v2_ptsz
+                    : real_cuStreamGetCaptureInfo_v2)(stream, &status, &id, &graph, &after, &count);
     settle(rc, graph, gpu, bytes);
 }
 
 static int gpu_of(const CUDA_MEM_ALLOC_NODE_PARAMS *alloc) {
-    return alloc->pool.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? gp_gpu_of(alloc->pool.location.id) : GP_NO_GPU;
+    return alloc->pool.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? gp_gpu_of(alloc->pool.location.id)
+                                                                    : GP_NO_GPU;
 }
 
-GP_EXPORT CUresult cuGraphAddMemAllocNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count,
-                                          CUDA_MEM_ALLOC_NODE_PARAMS *params) {
+GP_EXPORT CUresult cuGraphAddMemAllocNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after,
+                                          size_t count, CUDA_MEM_ALLOC_NODE_PARAMS *params) {
     if (!params || params->pool.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
         return real_cuGraphAddMemAllocNode(node, graph, after, count, params);
     int gpu = gpu_of(params);
@@ -77,8 +83,8 @@ GP_EXPORT CUresult cuGraphAddNode(CUgraphNode *node, CUgraph graph, const CUgrap
     return settle(rc, graph, gpu, params->alloc.bytes);
 }
 
-GP_EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, const void *edges,
-                                     size_t count, CUgraphNodeParams *params) {
+GP_EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *node, CUgraph graph, const CUgraphNode *after,
+                                     const void *edges, size_t count, CUgraphNodeParams *params) {
     if (!allocates(params))
         return real_cuGraphAddNode_v2(node, graph, after, edges, count, params);
     int gpu = gpu_of(&params->alloc);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Linear, pitched and managed memory.
  *
- * A block of GP_LARGE or more is charged for itself, in whole pages. Smaller ones share slabs, and which slab the
- * driver puts one into is known from its address, but only afterwards: so a process keeps one slab's worth charged in
- * advance for each GPU (`spare`). A small block takes the spare; if its slab turns out to be counted already, the
- * spare goes back. In the steady state a small block costs no change of the ledger at all.
+ * A block of GP_LARGE or more is charged for itself, in whole pages. Smaller ones share slabs, and which slab
+ * the driver puts one into is known from its address, but only afterwards: so a process keeps one slab's
+ * worth charged in advance for each GPU (`spare`). A small block takes the spare; if its slab turns out to be
+ * counted already, the spare goes back. In the steady state a small block costs no change of the ledger at
+ * all.
  */
 #include "linear.h"
 
@@ -37,14 +38,17 @@ static void return_slab(int gpu) {
         gp_give_back(gpu, GP_SLAB_BYTES);
 }
 
-static uint64_t slab_of(uint64_t address) { return address & ~(uint64_t)(GP_SLAB_BYTES - 1); }
+static uint64_t slab_of(uint64_t address) {
+    return address & ~(uint64_t)(GP_SLAB_BYTES - 1);
+}
 
 static struct gp_block slab_at(const struct gp_place *at, uint64_t address) {
     return (struct gp_block){
         .key = gp_key(GP_SLAB, slab_of(address)), .other = (uint64_t)at->context, .gpu = (uint8_t)at->gpu};
 }
 
-/* Counts a small block that the driver has made, for which one slab is charged. 0: no memory to remember it in. */
+/* Counts a small block that the driver has made, for which one slab is charged. 0: no memory to remember it
+ * in. */
 static int count_small(const struct gp_place *at, uint64_t address, uint64_t bytes) {
     struct gp_block first = slab_at(at, address), last = slab_at(at, address + bytes - 1);
     unsigned fresh = 0;
@@ -114,7 +118,8 @@ static CUresult undo(const struct hold *held, CUdeviceptr address) {
     return gp_refuse(held->at.gpu, held->bytes, held->api);
 }
 
-/* Corrects what is held to what a block of `bytes` takes, where that was not known before (a pitch). 0: no room. */
+/* Corrects what is held to what a block of `bytes` takes, where that was not known before (a pitch). 0: no
+ * room. */
 static int correct(struct hold *held, uint64_t bytes) {
     uint64_t taken = gp_round_up(bytes, GP_SLAB_BYTES);
     if (taken > held->bytes && !gp_try(held->at.gpu, taken - held->bytes))
@@ -169,7 +174,9 @@ GP_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytes, unsigned f
 }
 
 /* No row is padded by more than GP_PITCH; what it was padded to is known afterwards. */
-static uint64_t pitched(size_t width, size_t height) { return gp_times(gp_round_up(width, GP_PITCH), height); }
+static uint64_t pitched(size_t width, size_t height) {
+    return gp_times(gp_round_up(width, GP_PITCH), height);
+}
 
 GP_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pitch, size_t width, size_t height,
                                       unsigned element) {
@@ -191,9 +198,10 @@ GP_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned *pitch, unsign
     return settle(rc, &held, rc ? 0 : *dptr, rc ? 0 : gp_times(*pitch, height));
 }
 
-/* A small block has no entry of its own: its address names its slab. The entry of another goes before the driver
- * frees, since another thread may be given the same address at once; the charge goes after, since until then the
- * memory is taken. Pointers that we do not know (of an IPC import, say) are the driver's business. */
+/* A small block has no entry of its own: its address names its slab. The entry of another goes before the
+ * driver frees, since another thread may be given the same address at once; the charge goes after, since
+ * until then the memory is taken. Pointers that we do not know (of an IPC import, say) are the driver's
+ * business. */
 void gp_free_begins(struct gp_freed *freed, uint64_t address) {
     struct gp_block slab;
     freed->address = address;

@@ -3,7 +3,8 @@
 #define GP_LINEAR_H
 #include "blocks.h"
 
-/* What a block of a context that has ended was charged, and is to be given back: linear memory and its slabs. */
+/* What a block of a context that has ended was charged, and is to be given back: linear memory and its slabs.
+ */
 uint64_t gp_linear_charge(const struct gp_block *block);
 
 /* A device pointer on its way back to the driver, by whichever call. */

@@ -59,8 +59,8 @@ _Static_assert(sizeof(nvmlProcessDetailList_t) == 24, "ABI");
 
 #define GP_EXPORT __attribute__((visibility("default")))
 
-#define HOOK(symbol, result, params)                                                                                   \
-    GP_EXPORT result symbol params;                                                                                    \
+#define HOOK(symbol, result, params)                                                                         \
+    GP_EXPORT result symbol params;                                                                          \
     result real_##symbol params;
 #define REAL(symbol, params) nvmlReturn_t real_##symbol params;
 #include "../nvml.def"

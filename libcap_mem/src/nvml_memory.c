@@ -15,7 +15,8 @@ static int digit(char c) {
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* "GPU-" or "MIG-", then 32 hexadecimal digits in groups. 0: something else (an older driver's name of a MIG device). */
+/* "GPU-" or "MIG-", then 32 hexadecimal digits in groups. 0: something else (an older driver's name of a MIG
+ * device). */
 static int parse_uuid(const char *text, uint8_t uuid[UUID]) {
     unsigned digits = 0;
     if (strncmp(text, "GPU-", 4) && strncmp(text, "MIG-", 4))
@@ -44,7 +45,9 @@ int gp_gpu_of_handle(nvmlDevice_t device) {
     return GP_NO_GPU;
 }
 
-static unsigned long long least(unsigned long long a, unsigned long long b) { return a < b ? a : b; }
+static unsigned long long least(unsigned long long a, unsigned long long b) {
+    return a < b ? a : b;
+}
 
 /* The grant in the place of what is physically there. A GPU that was not granted has nothing to give. */
 static void narrow(nvmlDevice_t device, nvmlMemory_t *memory) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Which processes NVML lists: this container's own, by the PIDs of its own namespace, with what the ledger holds for
- * them. All of them are compute processes. The real library is asked first, with no room for an answer, so that its
- * errors (no such device, not initialised) are the caller's. */
+/* Which processes NVML lists: this container's own, by the PIDs of its own namespace, with what the ledger
+ * holds for them. All of them are compute processes. The real library is asked first, with no room for an
+ * answer, so that its errors (no such device, not initialised) are the caller's. */
 #include "nvml.h"
 #include "session.h"
 
@@ -32,9 +32,8 @@ static void put_v1(void *infos, unsigned at, const struct gp_process *process) {
 }
 
 static void put_v2(void *infos, unsigned at, const struct gp_process *process) {
-    ((nvmlProcessInfo_v2_t *)infos)[at] = (nvmlProcessInfo_v2_t){(unsigned)process->pid, process->bytes,
-                                                                 (unsigned)NVML_NO_INSTANCE,
-                                                                 (unsigned)NVML_NO_INSTANCE};
+    ((nvmlProcessInfo_v2_t *)infos)[at] = (nvmlProcessInfo_v2_t){
+        (unsigned)process->pid, process->bytes, (unsigned)NVML_NO_INSTANCE, (unsigned)NVML_NO_INSTANCE};
 }
 
 static nvmlReturn_t compute(list_call *real, nvmlDevice_t device, unsigned *count, void *infos,
@@ -64,14 +63,14 @@ static nvmlReturn_t nobody(list_call *real, nvmlDevice_t device, unsigned *count
     return rc;
 }
 
-#define COMPUTE(symbol, put)                                                                                           \
-    GP_EXPORT nvmlReturn_t symbol(nvmlDevice_t device, unsigned *count, void *infos) {                                 \
-        return compute(real_##symbol, device, count, infos, put);                                                      \
+#define COMPUTE(symbol, put)                                                                                 \
+    GP_EXPORT nvmlReturn_t symbol(nvmlDevice_t device, unsigned *count, void *infos) {                       \
+        return compute(real_##symbol, device, count, infos, put);                                            \
     }
-#define NOBODY(symbol)                                                                                                 \
-    GP_EXPORT nvmlReturn_t symbol(nvmlDevice_t device, unsigned *count, void *infos) {                                 \
-        (void)infos;                                                                                                   \
-        return nobody(real_##symbol, device, count);                                                                   \
+#define NOBODY(symbol)                                                                                       \
+    GP_EXPORT nvmlReturn_t symbol(nvmlDevice_t device, unsigned *count, void *infos) {                       \
+        (void)infos;                                                                                         \
+        return nobody(real_##symbol, device, count);                                                         \
     }
 
 COMPUTE(nvmlDeviceGetComputeRunningProcesses, put_v1)
@@ -84,7 +83,8 @@ NOBODY(nvmlDeviceGetMPSComputeRunningProcesses)
 NOBODY(nvmlDeviceGetMPSComputeRunningProcesses_v2)
 NOBODY(nvmlDeviceGetMPSComputeRunningProcesses_v3)
 
-GP_EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, nvmlProcessDetailList_t *list) {
+GP_EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
+                                                             nvmlProcessDetailList_t *list) {
     struct gp_process process[GP_CELLS];
     if (!list)
         return NVML_ERROR_INVALID_ARGUMENT;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The pools of stream-ordered memory. A pool takes memory in chunks and keeps what is freed, so not blocks are charged
- * but what their pool has reserved, as the driver tells. It shrinks when the driver gets around to it (at a
- * synchronisation, above its release threshold); that is noticed at the next call that passes here, and before
- * anything is refused. Allocating is async.c's.
+/* The pools of stream-ordered memory. A pool takes memory in chunks and keeps what is freed, so not blocks
+ * are charged but what their pool has reserved, as the driver tells. It shrinks when the driver gets around
+ * to it (at a synchronisation, above its release threshold); that is noticed at the next call that passes
+ * here, and before anything is refused. Allocating is async.c's.
  */
 #include "pools.h"
 
@@ -24,7 +24,9 @@ struct own {
 
 static void *memory;
 
-static struct own *own(void) { return gp_own_memory(&memory, sizeof(struct own)); }
+static struct own *own(void) {
+    return gp_own_memory(&memory, sizeof(struct own));
+}
 
 int gp_pools_in_use(void) {
     struct own *mine = __atomic_load_n(&memory, __ATOMIC_ACQUIRE);
@@ -91,7 +93,9 @@ void gp_pool_refresh(struct gp_pool *pool) {
     pool->charged = reserved;
 }
 
-static int try_lock(struct gp_pool *pool) { return !__atomic_exchange_n(&pool->lock, 1, __ATOMIC_ACQUIRE); }
+static int try_lock(struct gp_pool *pool) {
+    return !__atomic_exchange_n(&pool->lock, 1, __ATOMIC_ACQUIRE);
+}
 
 /* Visits the pools that nobody is busy with: who is busy with one refreshes it. */
 static void visit(int gpu, void (*what)(struct gp_pool *)) {
@@ -101,7 +105,8 @@ static void visit(int gpu, void (*what)(struct gp_pool *)) {
     uint32_t count = __atomic_load_n(&mine->count, __ATOMIC_ACQUIRE);
     for (uint32_t i = 0; i < count; i++) {
         struct gp_pool *pool = &mine->pool[i];
-        if ((gpu >= 0 && pool->gpu != gpu) || !__atomic_load_n(&pool->handle, __ATOMIC_ACQUIRE) || !try_lock(pool))
+        if ((gpu >= 0 && pool->gpu != gpu) || !__atomic_load_n(&pool->handle, __ATOMIC_ACQUIRE) ||
+            !try_lock(pool))
             continue;
         if (pool->handle)
             what(pool);
@@ -115,7 +120,9 @@ void gp_pool_trim(struct gp_pool *pool) {
     gp_pool_refresh(pool);
 }
 
-void gp_pools_refresh(void) { visit(-1, gp_pool_refresh); }
+void gp_pools_refresh(void) {
+    visit(-1, gp_pool_refresh);
+}
 
 /* Trimming must not end a capture that some thread of the process has under way: the relaxed mode says so. */
 void gp_pools_trim(int gpu) {
@@ -150,29 +157,32 @@ void gp_pools_freed(const struct gp_block *block) {
     gp_unlock(&pool->lock);
 }
 
-
-uint64_t gp_pool_number(const struct gp_pool *pool) { return (uint64_t)(pool - own()->pool); }
+uint64_t gp_pool_number(const struct gp_pool *pool) {
+    return (uint64_t)(pool - own()->pool);
+}
 
 GP_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {
     CUresult rc = real_cuMemPoolCreate(pool, props);
     if (rc)
         return rc;
     int on_device = props->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
-    if (register_pool(*pool, on_device ? gp_gpu_of(props->location.id) : GP_NO_GPU, on_device ? CHARGED : FOREIGN))
+    if (register_pool(*pool, on_device ? gp_gpu_of(props->location.id) : GP_NO_GPU,
+                      on_device ? CHARGED : FOREIGN))
         return rc;
     real_cuMemPoolDestroy(*pool);
     return gp_refuse(GP_NO_GPU, 0, "cuMemPoolCreate");
 }
 
-GP_EXPORT CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *handle, int type, uint64_t flags) {
+GP_EXPORT CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *handle, int type,
+                                                      uint64_t flags) {
     CUresult rc = real_cuMemPoolImportFromShareableHandle(pool, handle, type, flags);
     if (!rc)
         register_pool(*pool, GP_NO_GPU, FOREIGN);
     return rc;
 }
 
-/* The memory of a destroyed pool goes with its last block. Its handle can be another pool's at once, so the record
- * lets go of it first. */
+/* The memory of a destroyed pool goes with its last block. Its handle can be another pool's at once, so the
+ * record lets go of it first. */
 GP_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle) {
     struct own *mine = own();
     struct gp_pool *pool = mine ? known(mine, (uint64_t)handle) : NULL;

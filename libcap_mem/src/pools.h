@@ -31,13 +31,14 @@ void gp_pools_trim(int gpu);
 /* A block of a pool has been freed; by whichever call. */
 void gp_pools_freed(const struct gp_block *block);
 
-/* A pool's record, made where there is none: a pool that nobody made is a device's own, the current device's unless
- * another's says otherwise. NULL: there are too many. */
+/* A pool's record, made where there is none: a pool that nobody made is a device's own, the current device's
+ * unless another's says otherwise. NULL: there are too many. */
 struct gp_pool *gp_pool_of(CUmemoryPool handle, int gpu);
 uint64_t gp_pool_number(const struct gp_pool *pool);
 
 /* For who holds the pool's lock. */
-int gp_pool_attribute(const struct gp_pool *pool, int which, uint64_t *value); /* 0: the driver does not say */
+int gp_pool_attribute(const struct gp_pool *pool, int which,
+                      uint64_t *value);     /* 0: the driver does not say */
 void gp_pool_refresh(struct gp_pool *pool); /* makes the charge what the pool has reserved now */
 void gp_pool_trim(struct gp_pool *pool);
 

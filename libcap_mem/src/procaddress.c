@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* cuGetProcAddress, by which every CUDA runtime since 11.3 finds the driver's functions. The driver answers first,
- * status and all; where what it answers is a function that we have a body for, ours takes its place. Which function
- * that is, its address says: the driver's export of the same name. A driver that answers with an address of its own
- * making is asked for the same name at the very version that our row begins with: the same answer is the same
- * interface. Any other answer is passed on: never another interface than the one that was asked for. */
+/* cuGetProcAddress, by which every CUDA runtime since 11.3 finds the driver's functions. The driver answers
+ * first, status and all; where what it answers is a function that we have a body for, ours takes its place.
+ * Which function that is, its address says: the driver's export of the same name. A driver that answers with
+ * an address of its own making is asked for the same name at the very version that our row begins with: the
+ * same answer is the same interface. Any other answer is passed on: never another interface than the one that
+ * was asked for. */
 #include <string.h>
 
 #include "hooks.h"
@@ -40,7 +41,8 @@ static void *ask(const char *name, int version, uint64_t flags) {
 
 static int same_interface(const struct row *row, void *answer, int version, uint64_t flags) {
     int per_thread = (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0;
-    return row->since <= version && (row->flag == PTSZ) <= per_thread && ask(row->name, row->since, flags) == answer;
+    return row->since <= version && (row->flag == PTSZ) <= per_thread &&
+           ask(row->name, row->since, flags) == answer;
 }
 
 /* The best of the rows that it may be: of those that fit, the per-thread one and the newest. */
@@ -77,11 +79,13 @@ GP_EXPORT CUresult cuGetProcAddress(const char *name, void **function, int versi
 GP_EXPORT CUresult cuGetProcAddress_ptsz(const char *name, void **function, int version, uint64_t flags) {
     return answer(real_cuGetProcAddress_ptsz(name, function, version, flags), name, function, version, flags);
 }
-GP_EXPORT CUresult cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status) {
-    return answer(real_cuGetProcAddress_v2(name, function, version, flags, status), name, function, version, flags);
+GP_EXPORT CUresult cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags,
+                                       int *status) {
+    return answer(real_cuGetProcAddress_v2(name, function, version, flags, status), name, function, version,
+                  flags);
 }
 GP_EXPORT CUresult cuGetProcAddress_v2_ptsz(const char *name, void **function, int version, uint64_t flags,
                                             int *status) {
-    return answer(real_cuGetProcAddress_v2_ptsz(name, function, version, flags, status), name, function, version,
-                  flags);
+    return answer(real_cuGetProcAddress_v2_ptsz(name, function, version, flags, status), name, function,
+                  version, flags);
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What the application is told about its GPU's memory: the grant is the GPU. */
-#include "devices.h"
 #include "contexts.h"
+#include "devices.h"
 #include "hooks.h"
 #include "pools.h"
 #include "session.h"
 
-static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t least(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
 
 /* In: what is physically free and there. Out: what of it is this container's. */
 static void narrow(int gpu, uint64_t *free, uint64_t *total) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The lines that a refusal writes to stderr, without stdio: text is put together on the stack and written by one
- * system call. Knows numbers and names, nothing of how they came about. */
+/* The lines that a refusal writes to stderr, without stdio: text is put together on the stack and written by
+ * one system call. Knows numbers and names, nothing of how they came about. */
 #include "say.h"
 
 #include "raw.h"
@@ -37,7 +37,8 @@ static void flush(struct line *line) {
     gp_write(2, line->text, line->length);
 }
 
-/* The command of a process of our PID namespace: what a stranger named it, so nothing but plain characters. */
+/* The command of a process of our PID namespace: what a stranger named it, so nothing but plain characters.
+ */
 static void put_command(struct line *line, int pid) {
     struct line path = {0};
     char name[COMM];
@@ -72,7 +73,8 @@ static int may_speak(uint64_t *silent) {
     static int64_t spoke = -1;
     static uint64_t kept_back;
     int64_t now = gp_seconds(), last = __atomic_load_n(&spoke, __ATOMIC_RELAXED);
-    if (now == last || !__atomic_compare_exchange_n(&spoke, &last, now, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    if (now == last ||
+        !__atomic_compare_exchange_n(&spoke, &last, now, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         __atomic_fetch_add(&kept_back, 1, __ATOMIC_RELAXED);
         return 0;
     }

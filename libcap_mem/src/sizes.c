@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* How much memory the driver takes for what it is asked: bounds from above, for where it cannot be asked. Arithmetic
- * alone. docs/libcap_mem.md states the margins. */
+/* How much memory the driver takes for what it is asked: bounds from above, for where it cannot be asked.
+ * Arithmetic alone. docs/libcap_mem.md states the margins. */
 #include "sizes.h"
 
 enum {
-    ARRAY_ROW = 512,  /* bytes to which a row of an array is padded */
-    ARRAY_ROWS = 16,  /* rows to which a plane is padded: arrays are stored in tiles */
+    ARRAY_ROW = 512, /* bytes to which a row of an array is padded */
+    ARRAY_ROWS = 16, /* rows to which a plane is padded: arrays are stored in tiles */
     ARRAY_PAGE = 64 << 10,
 };
 
@@ -18,8 +18,8 @@ uint64_t gp_times(uint64_t a, uint64_t b) {
     return __builtin_mul_overflow(a, b, &product) || product > GP_ENDLESS ? GP_ENDLESS : product;
 }
 
-/* Bytes of one element. Formats that are not listed (planar video, packed YUV, block-compressed: 16 bytes at most for
- * a 4 × 4 block) are counted with 8: no format takes more for an element unless its channels do. */
+/* Bytes of one element. Formats that are not listed (planar video, packed YUV, block-compressed: 16 bytes at
+ * most for a 4 × 4 block) are counted with 8: no format takes more for an element unless its channels do. */
 static uint64_t element_bytes(int format, unsigned channels) {
     static const uint8_t channel_bytes[] = {[0x01] = 1, [0x02] = 2, [0x03] = 4, [0x08] = 1, [0x09] = 2,
                                             [0x0a] = 4, [0x10] = 2, [0x20] = 4, [0x50] = 4};

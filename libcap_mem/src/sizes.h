@@ -19,7 +19,8 @@ uint64_t gp_round_up(uint64_t bytes, uint64_t multiple);
 /* a × b, GP_ENDLESS at most. */
 uint64_t gp_times(uint64_t a, uint64_t b);
 
-/* Bytes that an array of these extents and levels takes at most. 0 for one that takes none now (sparse, deferred). */
+/* Bytes that an array of these extents and levels takes at most. 0 for one that takes none now (sparse,
+ * deferred). */
 uint64_t gp_array_bytes(const CUDA_ARRAY3D_DESCRIPTOR *desc, unsigned levels);
 
 #endif

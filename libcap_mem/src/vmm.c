@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Physical memory by handle (cuMemCreate) and its mappings. The driver keeps it until the last handle, the last
- * mapping and the last export are gone; so does the charge. When an exported descriptor is closed cannot be seen:
- * what was exported stays charged until the process ends. What is imported belongs to whoever exported it. */
+/* Physical memory by handle (cuMemCreate) and its mappings. The driver keeps it until the last handle, the
+ * last mapping and the last export are gone; so does the charge. When an exported descriptor is closed cannot
+ * be seen: what was exported stays charged until the process ends. What is imported belongs to whoever
+ * exported it. */
 #include "admit.h"
 #include "blocks.h"
 #include "devices.h"
 #include "hooks.h"
 #include "sizes.h"
 
-/* Handles can be reused while the memory of the old one is still mapped: physical memory has numbers of our own. */
+/* Handles can be reused while the memory of the old one is still mapped: physical memory has numbers of our
+ * own. */
 static uint64_t number(void) {
     static uint64_t last;
     return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
@@ -75,9 +77,11 @@ GP_EXPORT CUresult cuMemMap(CUdeviceptr dptr, size_t bytes, size_t offset, CUmem
                             unsigned long long flags) {
     uint64_t physical = physical_of(handle);
     int joined = join_physical(physical);
-    struct gp_block mapping = {.key = gp_key(GP_MAPPING, dptr), .bytes = bytes, .other = joined ? physical : 0};
+    struct gp_block mapping = {
+        .key = gp_key(GP_MAPPING, dptr), .bytes = bytes, .other = joined ? physical : 0};
     CUresult rc = real_cuMemMap(dptr, bytes, offset, handle, flags);
-    /* A mapping that there is no memory to remember keeps its charge for good: more is counted, never less. */
+    /* A mapping that there is no memory to remember keeps its charge for good: more is counted, never less.
+     */
     if (!rc)
         gp_blocks_put(&mapping);
     else if (joined)

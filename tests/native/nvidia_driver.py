@@ -46,7 +46,9 @@ def cache_folder() -> Path:
 def _mirror() -> str:
     """The address of the Debian archive that this machine's apt uses."""
     if not shutil.which("apt-get") or not KEYRING.exists():
-        raise UnavailableError("NVIDIA's driver is fetched by apt from Debian; this machine has no Debian apt")
+        raise UnavailableError(
+            "NVIDIA's driver is fetched by apt from Debian; this machine has no Debian apt"
+        )
     targets = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(REPO_URI)", "Created-By: Packages"]
     listed = subprocess.run(targets, capture_output=True, text=True, check=False).stdout
     for line in listed.splitlines():
@@ -68,7 +70,13 @@ def _apt(folder: Path, suite: str, *arguments: str) -> None:
     }
     command = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in options.items()), *arguments]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=240, stdin=subprocess.DEVNULL
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode:
         raise UnavailableError(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-300:]}")

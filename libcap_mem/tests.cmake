@@ -1,0 +1,23 @@
+# What tests/native and bench/ drive the libraries with. Built only when asked for.
+set(native ${CMAKE_CURRENT_SOURCE_DIR}/../tests/native)
+if(NOT EXISTS ${native}/cap_client.c)
+  return() # a source distribution has no tests
+endif()
+
+add_executable(cap_pages EXCLUDE_FROM_ALL ${native}/cap_pages.c)
+target_link_libraries(cap_pages PRIVATE region warnings)
+
+function(add_client target)
+  add_executable(${target} EXCLUDE_FROM_ALL ${native}/cap_client.c)
+  target_include_directories(${target} PRIVATE src)
+  target_link_libraries(${target} PRIVATE warnings pthread ${CMAKE_DL_LIBS})
+  target_compile_options(${target} PRIVATE ${ARGN})
+  target_link_options(${target} PRIVATE ${ARGN})
+endfunction()
+
+add_client(cap_client)
+add_client(cap_client_linked -DLINKED)
+target_link_libraries(cap_client_linked PRIVATE cap_mem)
+set_target_properties(cap_client_linked PROPERTIES SKIP_BUILD_RPATH ON)
+add_client(cap_client_asan -fsanitize=address,undefined -fno-omit-frame-pointer)
+add_client(cap_client_tsan -fsanitize=thread)
