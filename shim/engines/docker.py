@@ -81,10 +81,10 @@ def install(text: str | None, runtime_path: str, *, set_default: bool = False, s
 def uninstall(text: str | None, record: Record | None, *, source: str = CONFIG) -> str | None:
     """The text as it was before us; None: there was no file. Where somebody edited in between, or nothing is
     recorded, exactly our keys go. GpuportionError GP307 as `install`."""
-    if text is None:
-        return None
     if record is not None and text == record.after:
         return record.before
+    if text is None or not text.strip():
+        return text
     parsed = _checked(text, source)
     new = json_text.cut(text, (RUNTIMES, RUNTIME))
     if parsed.get(RUNTIMES, {}).keys() == {RUNTIME} and (record is None or record.runtimes_made):
@@ -149,7 +149,19 @@ def apply(change: Change, *, state_dir: str | None = None, pidfile: str = PIDFIL
     if change.record is None:
         _forget(state_dir)
     verb = "removed" if change.after is None else "created" if change.before is None else "changed"
-    return [f"{verb} {change.config}", *dockerd.reload(change.config, pidfile)]
+    return [f"{verb} {change.config}", *_tell(change, pidfile)]
+
+
+def _tell(change: Change, pidfile: str) -> list[str]:
+    """A reload does not unset dockerd's default runtime, only where to find it; dockerd 20.10 dies of that,
+    and its containers with it. So then only a restart will do, at a time of the user's choice."""
+    if _default(change.before) == RUNTIME != _default(change.after):
+        return [f"docker has {RUNTIME} as its default runtime until it is restarted: systemctl restart docker"]
+    return dockerd.reload(change.config, pidfile)
+
+
+def _default(text: str | None) -> object:
+    return json.loads(text).get(DEFAULT) if text and text.strip() else None
 
 
 def recorded(state_dir: str | None, config: str) -> Record | None:

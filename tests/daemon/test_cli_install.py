@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,23 +48,48 @@ def runtimes(engine: PrivateDocker) -> str:
     return engine.run("info", "--format", "{{json .Runtimes}} {{.DefaultRuntime}}").stdout
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """A reload is a signal: nobody says when it is done."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def options(engine: PrivateDocker) -> tuple[str, ...]:
+    return ("--engine=docker", "--config", engine.config_file, "--pidfile", f"{engine.folder}/dockerd.pid")
+
+
 @pytest.mark.containers
 def test_a_running_dockerd_learns_of_the_runtime_and_forgets_it(
     engine: PrivateDocker, gpuportion: Gpuportion
 ) -> None:
     """Without a restart; the file is as it was, byte for byte, in the end."""
     before = Path(engine.config_file).read_bytes()
-    where = ("--engine=docker", "--config", engine.config_file, "--pidfile", f"{engine.folder}/dockerd.pid")
-    done = gpuportion("install", *where, "--set-as-default")
+    done = gpuportion("install", *options(engine))
     assert done.returncode == 0, done.stderr
     assert f"changed {engine.config_file}" in done.stdout and "docker run" in done.stdout
     assert "does not answer" in done.stderr, "the daemon does not run: said, or the next docker run surprises"
     assert paths.package_file("bin/gpuportion-runtime") in Path(engine.config_file).read_text()
-    assert '"gpuportion"' in runtimes(engine) and runtimes(engine).strip().endswith(" gpuportion")
-    done = gpuportion("uninstall", *where)
+    until(lambda: '"gpuportion"' in runtimes(engine))
+    done = gpuportion("uninstall", *options(engine))
     assert done.returncode == 0, done.stderr
     assert Path(engine.config_file).read_bytes() == before
-    assert "gpuportion" not in runtimes(engine)
+    until(lambda: '"gpuportion"' not in runtimes(engine))
+
+
+@pytest.mark.containers
+def test_taking_back_the_default_runtime_does_not_kill_dockerd(
+    engine: PrivateDocker, gpuportion: Gpuportion
+) -> None:
+    """dockerd 20.10 dies of a reload that takes its default runtime away; so that is left to a restart."""
+    done = gpuportion("install", *options(engine), "--set-as-default")
+    assert done.returncode == 0, done.stderr
+    until(lambda: runtimes(engine).strip().endswith(" gpuportion"))
+    done = gpuportion("uninstall", *options(engine))
+    assert done.returncode == 0, done.stderr
+    assert "systemctl restart docker" in done.stdout
+    assert runtimes(engine).strip().endswith(" gpuportion")
 
 
 def test_a_dry_run_shows_the_change_and_makes_none(gpuportion: Gpuportion, tmp_path: Path) -> None:
