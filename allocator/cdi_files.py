@@ -107,7 +107,11 @@ class CdiFiles:
             why = f"no CDI spec of {self.kind} in {looked}, and no nvidia-ctk to make one. {WAY_OUT}"
             raise GpuportionError("GP302", why=why)
         text = _generated(ctk)
-        cdi.parse(_document(text, ctk, is_json=True), f"made by {ctk}")
+        try:
+            document = _document(text, "its output", is_json=True)
+        except GpuportionError as problem:
+            raise GpuportionError("GP302", why=f"{ctk} made no usable CDI spec: {problem}") from None
+        cdi.parse(document, f"made by {ctk}")
         _write(self.made, text)
 
 
@@ -175,8 +179,11 @@ def _generated(ctk: str) -> str:
             timeout=CTK_TIMEOUT,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        raise GpuportionError("GP302", why=f"`{' '.join(command)}` failed: {problem}") from None
+    except subprocess.TimeoutExpired:
+        why = f"`{' '.join(command)}` did not end within {CTK_TIMEOUT:g} s"
+        raise GpuportionError("GP302", why=why) from None
+    except OSError as problem:
+        raise GpuportionError("GP302", why=f"{ctk} can't be run (errno {problem.errno})") from None
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1]
         why = f"`{' '.join(command)}` failed with status {done.returncode}: {last[:300]}"

@@ -27,9 +27,12 @@ def read(path: str) -> bytes | None:
                 "GP308", path=path, why="it is a link to a file that is not there"
             ) from None
         return None
-    with open(handle, "rb") as file:
+    try:
         _check(path, os.fstat(handle))
-        data = file.read(MAX_BYTES + 1)
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(handle)
     if len(data) > MAX_BYTES:
         raise GpuportionError("GP308", path=path, why=f"it is larger than {MAX_BYTES >> 20} MiB")
     return data

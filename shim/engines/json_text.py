@@ -71,9 +71,8 @@ def put(text: str, path: Sequence[str], value: object) -> str:
                 inner = {missing: inner}
             return _inserted(text, start, depth, key, inner)
         start = member.value_start
-    assert member is not None
-    indent = _indent(text)
-    return text[:start] + _dumped(value, indent, len(path)) + text[member.end :]
+    assert member is not None  # the path is not empty
+    return text[:start] + _dumped(value, _indent(text), len(path)) + text[member.end :]
 
 
 def cut(text: str, path: Sequence[str]) -> str:
@@ -134,22 +133,29 @@ def _skip(text: str, at: int) -> int:
 def _inserted(text: str, start: int, depth: int, key: str, value: object) -> str:
     """A new last member of the object at `start`, which is `depth` objects deep."""
     members, indent = _members(text, start), _indent(text)
-    if members and "\n" not in text.strip():  # all on one line: so it stays
-        return f"{text[: members[-1].end]}, {json.dumps(key)}: {json.dumps(value)}{text[members[-1].end :]}"
     new = f"{json.dumps(key)}: {_dumped(value, indent, depth + 1)}"
-    line = "\n" + indent * (depth + 1)
+    before, behind = ("", "") if indent is None else (_line(indent, depth + 1), _line(indent, depth))
     if members:
-        end = members[-1].end
-        return f"{text[:end]},{line}{new}{text[end:]}"
-    closing = _skip(text, start + 1)
-    return text[: start + 1] + line + new + "\n" + indent * depth + text[closing:]
+        comma = ", " if indent is None else f",{before}"
+        return text[: members[-1].end] + comma + new + text[members[-1].end :]
+    return text[: start + 1] + before + new + behind + text[_skip(text, start + 1) :]
 
 
-def _indent(text: str) -> str:
-    """What one level is indented by: as the first indented member, else as docker's own documentation."""
+def _indent(text: str) -> str | None:
+    """What one level is indented by: as the first indented member, else as docker's own documentation; None:
+    all stands on one line, and so it stays."""
     found = re.search(r'\{[ \t]*\r?\n([ \t]+)"', text)
-    return found[1] if found else DEFAULT_INDENT
+    if found:
+        return found[1]
+    body = text.strip()
+    return DEFAULT_INDENT if "\n" in body or not body.strip("{} \t") else None
 
 
-def _dumped(value: object, indent: str, depth: int) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False).replace("\n", "\n" + indent * depth)
+def _line(indent: str, depth: int) -> str:
+    return "\n" + indent * depth
+
+
+def _dumped(value: object, indent: str | None, depth: int) -> str:
+    if indent is None:
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, indent=indent, ensure_ascii=False).replace("\n", _line(indent, depth))

@@ -33,7 +33,9 @@ def parse(text: str) -> int:
     if match is None:
         raise BadSizeError(_complaint(text))
     whole, decimals, unit = match[1], match[2] or "", match[3].lower()
-    size = int(whole + decimals) * UNITS[unit] // 10 ** len(decimals)  # exact, where a Decimal may round up
+    size = (
+        int(whole + decimals) * UNITS[unit] // int("1" + "0" * len(decimals))
+    )  # exact; a Decimal may round up
     if size < MIB:
         raise BadSizeError(f"{text} is less than 1 MiB. Write 4000M, 4G or 4Gi.")
     return size - size % MIB

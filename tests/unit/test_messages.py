@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ SHELL_SENSITIVE = ("permission denied", "no such file or directory", "executable
 
 def filled(code: str) -> GpuportionError:
     names = {name for _, name, _, _ in string.Formatter().parse(TEMPLATES[code]) if name}
-    return GpuportionError(code, **{name: f"<{name}>" for name in names})
+    values: dict[str, Any] = {name: f"<{name}>" for name in names}
+    return GpuportionError(code, **values)
 
 
 def test_each_code_has_one_paragraph() -> None:
