@@ -1,0 +1,73 @@
+"""The boards that can be simulated, by name, and how a spec such as `a100-80gb:2,t4-16gb` names them.
+
+Numbers are what such boards report: NVML's name and total, what the driver keeps for itself (total - reserved is
+what CUDA calls total), compute capability, multiprocessors, PCI identity, and whether MIG is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gpuportion.errors import GpuportionError
+from gpuportion.sizes import MIB
+
+MAX_DEVICES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    name: str
+    """As NVML gives it."""
+    total: int
+    """Bytes."""
+    reserved: int
+    """Bytes that the driver keeps for itself."""
+    capability: tuple[int, int]
+    sms: int
+    pci_identity: int
+    """Device id << 16 | vendor id."""
+    mig: bool = False
+
+
+def _board(
+    name: str, mib: int, reserved: int, capability: tuple[int, int], sms: int, device: int, mig: bool
+) -> Board:
+    return Board(name, mib * MIB, reserved * MIB, capability, sms, device << 16 | 0x10DE, mig)
+
+
+BOARDS: Final = {
+    "t4-16gb": _board("Tesla T4", 15360, 430, (7, 5), 40, 0x1EB8, False),
+    "a10-24gb": _board("NVIDIA A10", 23028, 512, (8, 6), 72, 0x2236, False),
+    "a30-24gb": _board("NVIDIA A30", 24576, 484, (8, 0), 56, 0x20B7, True),
+    "a100-40gb": _board("NVIDIA A100-SXM4-40GB", 40960, 621, (8, 0), 108, 0x20B0, True),
+    "a100-80gb": _board("NVIDIA A100-SXM4-80GB", 81920, 764, (8, 0), 108, 0x20B2, True),
+    "l4-24gb": _board("NVIDIA L4", 23034, 474, (8, 9), 58, 0x27B8, False),
+    "l40s-48gb": _board("NVIDIA L40S", 46068, 600, (8, 9), 142, 0x26B9, False),
+    "rtx4090-24gb": _board("NVIDIA GeForce RTX 4090", 24564, 483, (8, 9), 128, 0x2684, False),
+    "h100-80gb": _board("NVIDIA H100 80GB HBM3", 81559, 550, (9, 0), 132, 0x2330, True),
+    "h200-141gb": _board("NVIDIA H200", 143771, 606, (9, 0), 132, 0x2335, True),
+    "b200-192gb": _board("NVIDIA B200", 183359, 700, (10, 0), 148, 0x2901, True),
+    "rtx-pro-6000-96gb": _board(
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, 638, (12, 0), 188, 0x2BB5, True
+    ),
+}
+
+
+def parse(spec: str) -> tuple[str, ...]:
+    """Board names, one a device, of `name[:count][,name[:count]]...`. GP107 if the spec is none."""
+    names: list[str] = []
+    for part in spec.split(","):
+        name, colon, count = part.strip().partition(":")
+        if name not in BOARDS:
+            raise _bad(spec, f"names no board that can be simulated: {name!r}. Known: {' '.join(BOARDS)}.")
+        if colon and not (count.isascii() and count.isdigit() and int(count)):
+            raise _bad(spec, f"has no count after {name}: {count!r}. Write {name}:2.")
+        names += [name] * min(int(count or 1), MAX_DEVICES + 1)
+    if len(names) > MAX_DEVICES:
+        raise _bad(spec, f"names more than {MAX_DEVICES} devices, the most that can be simulated.")
+    return tuple(names)
+
+
+def _bad(spec: str, why: str) -> GpuportionError:
+    return GpuportionError("GP107", key="--gpus", value=spec, why=why, exit_status=2)

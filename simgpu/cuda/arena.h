@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Addresses: one large reservation of this process from which every block's range is cut and to which it returns.
+// From any address within a block to the block is one look. Knows nothing of devices, costs or contexts.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARENA_PAGE ((uintptr_t)2 << 20)
+
+enum kind { KIND_FREE, KIND_DEVICE, KIND_MANAGED, KIND_HOST, KIND_POOL, KIND_SLAB, KIND_VARIABLE };
+
+struct context;
+struct pool;
+struct slab;
+
+// A range, in use or not. The range stays the block's for good: used again, it costs no system call.
+struct block {
+    uintptr_t base;
+    size_t pages;
+    size_t size; // as asked for
+    uint64_t charged, id;
+    enum kind kind;
+    bool dirty; // written to, as far as this driver knows: host memory to give back
+    int device;
+    unsigned flags;
+    struct context *context;
+    struct pool *pool;
+    struct slab *slab;
+    struct block *next, **link; // its owner's list, or the list of free ranges
+};
+
+#pragma GCC visibility push(hidden)
+struct block *arena_get(size_t size); // NULL: no addresses left
+void arena_put(struct block *block);  // taken off its owner's list before
+struct block *arena_find(uintptr_t address);
+void block_attach(struct block **list, struct block *block);
+void block_detach(struct block *block);
+#pragma GCC visibility pop

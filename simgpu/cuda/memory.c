@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Linear, pitched, managed and host memory. A block larger than the small ones costs whole granules; the small
+// ones lie together in slabs (slabs.c); a pool's cost its pool (pools.c).
+#include "memory.h"
+#include <string.h>
+#include <sys/mman.h>
+
+enum { HOST_FLAGS_ALL = 7, ATTACH_GLOBAL = 1, ATTACH_HOST = 2, PITCH_ALIGNMENT = 512 };
+
+CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct context *ctx, struct pool *pool) {
+    if (size > (uint64_t)1 << 48)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    uint64_t cost = kind == KIND_DEVICE ? round_up(size, driver.costs.granularity) : 0;
+    if (cost && !charge(ctx->device, cost))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    struct block *block = arena_get(size);
+    if (!block) {
+        uncharge(ctx->device, cost);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    block->size = size;
+    block->charged = cost;
+    block->kind = kind;
+    block->device = ctx->device;
+    block->context = ctx;
+    block->pool = pool;
+    block->id = new_id();
+    block->dirty = kind == KIND_HOST || kind == KIND_MANAGED; // written to behind the driver's back
+    block->flags = 0;
+    block_attach(&ctx->blocks, block);
+    *out = block->base;
+    return CUDA_SUCCESS;
+}
+
+CUresult memory_drop(struct block *block) {
+    uncharge(block->device, block->charged);
+    block_detach(block);
+    arena_put(block);
+    return CUDA_SUCCESS;
+}
+
+void memory_drop_all(struct context *ctx) {
+    while (ctx->blocks) {
+        if (ctx->blocks->kind == KIND_SLAB)
+            slab_forget(ctx->blocks->slab);
+        memory_drop(ctx->blocks);
+    }
+    ctx->slabs = NULL;
+}
+
+static CUresult device_memory(CUdeviceptr *out, size_t size, struct context *ctx) {
+    NEED(out && size);
+    lock_acquire(&driver.lock);
+    CUresult result = size <= driver.costs.small ? slab_get(out, size, ctx)
+                                                 : memory_new(out, size, KIND_DEVICE, ctx, NULL);
+    lock_release(&driver.lock);
+    return result;
+}
+
+API(cuMemAlloc_v2, CUdeviceptr *out, size_t size) {
+    ENTER_CONTEXT();
+    return device_memory(out, size, ctx);
+}
+
+API(cuMemAllocPitch_v2, CUdeviceptr *out, size_t *pitch, size_t width, size_t height, unsigned element) {
+    ENTER_CONTEXT();
+    NEED(out && pitch && width && height && (element == 4 || element == 8 || element == 16));
+    *pitch = round_up(width, PITCH_ALIGNMENT);
+    if (width > (uint64_t)1 << 40 || height > ((uint64_t)1 << 48) / *pitch)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    return device_memory(out, *pitch * height, ctx);
+}
+
+static CUresult free_kinds(uintptr_t address, unsigned kinds) {
+    CUresult result = CUDA_ERROR_INVALID_VALUE;
+    lock_acquire(&driver.lock);
+    struct block *block = arena_find(address);
+    if (block && block->kind == KIND_SLAB && kinds & 1u << KIND_DEVICE)
+        result = slab_put(block->slab, address);
+    else if (block && block->base == address && kinds & 1u << block->kind)
+        result = block->kind == KIND_POOL ? pool_free(block) : memory_drop(block);
+    lock_release(&driver.lock);
+    return result;
+}
+
+#define DEVICE_KINDS (1u << KIND_DEVICE | 1u << KIND_MANAGED | 1u << KIND_POOL)
+
+API(cuMemFree_v2, CUdeviceptr address) {
+    ENTER_CONTEXT();
+    return address ? free_kinds(address, DEVICE_KINDS) : CUDA_SUCCESS;
+}
+
+API(cuMemFreeAsync, CUdeviceptr address, UNUSED CUstream stream) {
+    ENTER_CONTEXT();
+    return free_kinds(address, DEVICE_KINDS);
+}
+
+// Residency is not simulated: a real device holds managed pages while they are used there, and gives them up under
+// pressure, so they never make another allocation fail.
+API(cuMemAllocManaged, CUdeviceptr *out, size_t size, unsigned flags) {
+    ENTER_CONTEXT();
+    NEED(out && size && (flags == ATTACH_GLOBAL || flags == ATTACH_HOST));
+    lock_acquire(&driver.lock);
+    CUresult result = memory_new(out, size, KIND_MANAGED, ctx, NULL);
+    lock_release(&driver.lock);
+    return result;
+}
+
+static CUresult host_memory(void **out, size_t size, unsigned flags, struct context *ctx) {
+    NEED(out && size && !(flags & ~(unsigned)HOST_FLAGS_ALL));
+    CUdeviceptr at = 0;
+    lock_acquire(&driver.lock);
+    CUresult result = memory_new(&at, size, KIND_HOST, ctx, NULL);
+    if (!result)
+        arena_find(at)->flags = flags;
+    lock_release(&driver.lock);
+    if (!result)
+        *out = (void *)at;
+    return result;
+}
+
+API(cuMemAllocHost_v2, void **out, size_t size) {
+    ENTER_CONTEXT();
+    return host_memory(out, size, 0, ctx);
+}
+
+API(cuMemHostAlloc, void **out, size_t size, unsigned flags) {
+    ENTER_CONTEXT();
+    return host_memory(out, size, flags, ctx);
+}
+
+API(cuMemFreeHost, void *address) {
+    ENTER_CONTEXT();
+    return free_kinds((uintptr_t)address, 1u << KIND_HOST);
+}
+
+API(cuMemHostGetFlags, unsigned *flags, void *address) {
+    ENTER_CONTEXT();
+    NEED(flags);
+    lock_acquire(&driver.lock);
+    struct block *block = arena_find((uintptr_t)address);
+    bool found = block && block->kind == KIND_HOST;
+    if (found)
+        *flags = block->flags | 2; // all host memory is mapped: addresses are unified
+    lock_release(&driver.lock);
+    return found ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+API(cuMemGetInfo_v2, size_t *free, size_t *total) {
+    ENTER_CONTEXT();
+    struct device *device = &driver.device[ctx->device];
+    lock_acquire(&driver.lock);
+    uint64_t used = sim_used(&driver.view, device->number);
+    lock_release(&driver.lock);
+    if (free)
+        *free = used < device->total ? device->total - used : 0;
+    if (total)
+        *total = device->total;
+    return CUDA_SUCCESS;
+}

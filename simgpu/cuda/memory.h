@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks of memory: what an address belongs to, and the ways to make and free one. All with the driver's lock held.
+#pragma once
+#include "arena.h"
+#include "driver.h"
+
+// What is known of one address, whatever kind of memory it lies in.
+struct place {
+    uintptr_t base;
+    size_t size;
+    uint64_t id;
+    enum kind kind; // KIND_FREE: nothing of ours
+    int device;
+    struct context *context;
+    struct pool *pool;
+    bool virtual_memory, registered;
+};
+
+#pragma GCC visibility push(hidden)
+CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct context *ctx, struct pool *pool);
+CUresult memory_drop(struct block *block);
+void memory_drop_all(struct context *ctx);
+
+// slabs.c: small blocks
+CUresult slab_get(CUdeviceptr *out, size_t size, struct context *ctx);
+CUresult slab_put(struct slab *slab, uintptr_t address);
+bool slab_find(struct slab *slab, uintptr_t address, struct place *place);
+void slab_forget(struct slab *slab); // its block goes with the context
+
+// places.c
+struct place place_find(uintptr_t address);
+void place_written(uintptr_t address, size_t size);
+#pragma GCC visibility pop

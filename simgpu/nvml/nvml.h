@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the parts of the simulated NVML share: results, the process's view of the devices, handles.
+#pragma once
+#include "../state/state.h"
+#include <string.h>
+
+// Defines an exported NVML function. The generator finds these by name: one a line.
+#define API(name, ...)                                                                                       \
+    __attribute__((visibility("default"))) int name(__VA_ARGS__);                                              \
+    int name(__VA_ARGS__)
+
+#define UNUSED __attribute__((unused))
+
+enum {
+    NVML_SUCCESS = 0,
+    NVML_UNINITIALIZED = 1,
+    NVML_INVALID_ARGUMENT = 2,
+    NVML_NOT_SUPPORTED = 3,
+    NVML_NOT_FOUND = 6,
+    NVML_INSUFFICIENT_SIZE = 7,
+    NVML_DRIVER_NOT_LOADED = 9,
+    NVML_VERSION_MISMATCH = 25,
+};
+
+// A handle is the device's place among the visible ones, from 1.
+typedef struct nvml_device *nvmlDevice_t;
+
+#pragma GCC visibility push(hidden)
+struct nvml {
+    _Atomic int users; // nvmlInit without nvmlShutdown
+    struct sim_view view;
+};
+extern struct nvml nvml;
+
+static inline bool is_device(nvmlDevice_t device) {
+    return (uintptr_t)device >= 1 && (uintptr_t)device <= nvml.view.visible;
+}
+static inline unsigned index_of(nvmlDevice_t device) { return (unsigned)(uintptr_t)device - 1; }
+static inline unsigned number_of(nvmlDevice_t device) { return nvml.view.device[index_of(device)]; }
+static inline nvmlDevice_t handle_of(unsigned index) { return (nvmlDevice_t)(uintptr_t)(index + 1); }
+int nvml_copy(const char *text, char *out, unsigned room);
+int nvml_setting(nvmlDevice_t device, const char *key, char *out, unsigned room);
+
+// Host pids as the caller sees them: processes.c asks, pids.c answers. 0: not visible from here.
+unsigned pid_here(unsigned slot);
+#pragma GCC visibility pop
+
+#define ENTER()                                                                                              \
+    do {                                                                                                       \
+        if (!nvml.users)                                                                                       \
+            return NVML_UNINITIALIZED;                                                                         \
+    } while (0)
+#define NEED(condition)                                                                                      \
+    do {                                                                                                       \
+        if (!(condition))                                                                                      \
+            return NVML_INVALID_ARGUMENT;                                                                      \
+    } while (0)
+#define ENTER_DEVICE(device, out)                                                                            \
+    ENTER();                                                                                                   \
+    NEED(is_device(device) && (out))

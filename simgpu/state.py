@@ -1,0 +1,121 @@
+"""The state file of the simulated devices: made here, used by the simulated libraries, and read here as the truth.
+
+    0        text: "gpuportion-sim 1", then "key value" lines
+    64 KiB   what processes hold; state/state.h says how it changes
+
+The offsets below are those of `struct sim_shared` there, which a test holds. Nothing here knows CUDA or NVML.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+VERSION: Final = "gpuportion-sim 1\n"
+TEXT: Final = 65536
+UNIT: Final = 65536
+DEVICES: Final = 16
+SLOTS: Final = 4096
+HIGH_AT: Final = TEXT
+TOTAL_AT: Final = HIGH_AT + 64
+SLOT_AT: Final = TOTAL_AT + 64 * DEVICES
+CELL_AT: Final = SLOT_AT + 64 * SLOTS
+INTENT_AT: Final = CELL_AT + 8 * DEVICES * SLOTS
+SIZE: Final = INTENT_AT + 8 * DEVICES * SLOTS
+LIFE_AT: Final = 1 << 24
+
+_FLOCK: Final = struct.Struct("hhqqi4x")
+_OFD_GETLK: Final = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What one living process, or memory that several share, holds of one device."""
+
+    device: int
+    slot: int
+    pid: int
+    """In its own pid namespace."""
+    pid_namespace: int
+    """Inode; 0 where it is not known."""
+    bytes: int
+
+
+def make(path: str, settings: Mapping[str, object]) -> None:
+    """Write a new state file, whole before it has its name. Anybody may use it, as a driver's device nodes."""
+    text = (VERSION + "".join(f"{key} {value}\n" for key, value in settings.items())).encode()
+    if len(text) >= TEXT:
+        raise ValueError(f"{len(text)} bytes of settings do not fit into {TEXT}")
+    new = f"{path}.new"
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        os.fchmod(fd, 0o666)
+        os.write(fd, text)
+        os.ftruncate(fd, SIZE)
+    finally:
+        os.close(fd)
+    os.rename(new, path)
+
+
+def settings(path: str) -> dict[str, str]:
+    """The text of a state file. ValueError if it is none."""
+    with open(path, "rb") as file:
+        text = file.read(TEXT).rstrip(b"\0").decode()
+    if not text.startswith(VERSION):
+        raise ValueError(f"{path} is not a state of this version")
+    lines = (line.partition(" ") for line in text.splitlines()[1:])
+    return {key: value for key, _, value in lines}
+
+
+def read(path: str) -> list[Holder]:
+    """Who holds what, now: the truth, apart from what the libraries say."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ) as view:
+            return list(_holders(fd, view))
+    finally:
+        os.close(fd)
+
+
+def used(path: str, device: int) -> int:
+    """Bytes that the living hold of a device."""
+    return sum(holder.bytes for holder in read(path) if holder.device == device)
+
+
+def _holders(fd: int, view: mmap.mmap) -> Iterator[Holder]:
+    (high,) = struct.unpack_from("<Q", view, HIGH_AT)
+    for slot in range(min(high, SLOTS)):
+        held = {d: _held(view, d, slot) for d in range(DEVICES)}
+        if not any(held.values()) or not _alive(fd, slot):
+            continue
+        pid, namespace = struct.unpack_from("<QQ", view, SLOT_AT + 64 * slot)
+        yield from (Holder(d, slot, pid, namespace, size) for d, size in held.items() if size)
+
+
+def _held(view: mmap.mmap, device: int, slot: int) -> int:
+    (cell,) = struct.unpack_from("<Q", view, CELL_AT + 8 * (device * SLOTS + slot))
+    return (int(cell) >> 40) * UNIT
+
+
+def living(path: str) -> bool:
+    """Whether any process has the driver open."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _locked(fd, LIFE_AT, SLOTS)
+    finally:
+        os.close(fd)
+
+
+def _alive(fd: int, slot: int) -> bool:
+    return _locked(fd, LIFE_AT + slot, 1)
+
+
+def _locked(fd: int, start: int, length: int) -> bool:
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    kind, *_ = _FLOCK.unpack(fcntl.fcntl(fd, _OFD_GETLK, asked))
+    return bool(kind != fcntl.F_UNLCK)
