@@ -156,7 +156,7 @@ def _tell(change: Change, pidfile: str) -> list[str]:
     """A reload does not unset dockerd's default runtime, only where to find it; dockerd 20.10 dies of that,
     and its containers with it. So then only a restart will do, at a time of the user's choice."""
     if _default(change.before) == RUNTIME != _default(change.after):
-        return [f"docker has {RUNTIME} as its default runtime until it is restarted: systemctl restart docker"]
+        return [f"docker has {RUNTIME} as its default until it is restarted: systemctl restart docker"]
     return dockerd.reload(change.config, pidfile)
 
 
