@@ -13,6 +13,7 @@ from gpuportion.errors import GpuportionError, RefusedError
 SIM: Final = "GPUPORTION_SIM"
 """Stands for --sim where no command line can be given, such as in a unit file."""
 WAIT: Final = 5.0
+USUAL: Final = "/run/gpuportion"
 
 
 class Daemon(Plain):
@@ -37,13 +38,19 @@ class Daemon(Plain):
 
 
 def simulation(spec: str, run_dir: str) -> dict[str, str]:
-    """Environment that makes the daemon see simulated GPUs, which are there already after a restart."""
+    """Environment that makes the daemon see simulated GPUs; after a restart the same, with what is in use."""
     from gpuportion import simgpu
+    from gpuportion.simgpu.simulation import DIRECTORY
 
+    # The usual daemon has the usual simulation, which processes of this host find by themselves.
+    usual = run_dir == USUAL
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
-    cdi = f"{run_dir}/cdi"
-    sim = simgpu.start(spec, f"{run_dir}/sim", cdi_dir=cdi)
-    return {**sim.env(), "GPUPORTION_CDI_DIRS": cdi}
+    sim = simgpu.ensure(spec, DIRECTORY if usual else f"{run_dir}/sim", cdi_dir=f"{run_dir}/cdi")
+    return {
+        "GPUPORTION_NVML": f"{sim.lib}/libnvidia-ml.so.1",
+        "GPUPORTION_SIM_STATE": sim.state,
+        "GPUPORTION_CDI_DIRS": f"{run_dir}/cdi",
+    }
 
 
 def is_answered() -> bool:
