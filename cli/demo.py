@@ -28,7 +28,7 @@ FIRST: Final = "2G"
 SECOND: Final = "1G"
 PROGRAM: Final = '''\
 """Allocates the megabytes that it is told to, with NVIDIA's own cuda-bindings, and stays."""
-import signal, sys
+import signal, sys, time
 from cuda.bindings import driver as cuda
 
 cuda.cuInit(0)
@@ -39,6 +39,7 @@ print(f"this GPU has {total >> 20} MiB, {free >> 20} MiB of them free", flush=Tr
 for megabytes in map(int, sys.argv[1:]):
     error, _ = cuda.cuMemAlloc(megabytes * 10**6)
     print(f"cuMemAlloc of {megabytes} MB: {error.name}", flush=True)
+    time.sleep(0.2)
 print("alive", flush=True)
 signal.pause()
 '''
@@ -58,8 +59,9 @@ class Demo(Plain):
         if os.geteuid() != 0:
             _become_root()
         signal.signal(signal.SIGTERM, _interrupt)
+        sim = args.sim or choose_gpu()
         print("Starting a daemon, a dockerd and an image for this demo alone.", flush=True)
-        with Stage(args.sim or choose_gpu()) as played_on:
+        with Stage(sim) as played_on:
             played_on.make_image(IMAGE, {"/demo.py": PROGRAM})
             play(played_on)
             # What is left is the cleaning up, and that is not to be cut short.
@@ -156,12 +158,12 @@ def all_is_freed(on: Stage, before: Sequence[dict[str, Any]]) -> None:
     on.shell("docker", "rm", "-f", "ann", "bob")
     until(lambda: not on.grants(), "the grants end with their containers")
     on.shell("gpuportion", "ps")
-    until(lambda: free(on.gpus()) == free(before), "all that was granted is free again")
+    until(lambda: amounts(on.gpus()) == amounts(before), "all that was granted and used is free again")
     on.shell("gpuportion", "node")
 
 
-def free(gpus: Sequence[dict[str, Any]]) -> list[int]:
-    return [gpu["free"] for gpu in gpus]
+def amounts(gpus: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [(gpu["free"], gpu["used"]) for gpu in gpus]
 
 
 def asking(amount: str) -> list[str]:
