@@ -126,9 +126,9 @@ class Node:
         """Bytes that GPU 0 has to grant."""
         return int(client.ask("node").head["gpus"][0]["free"])
 
-    def taken(self) -> dict[int, int]:
-        """What the simulated GPU 0 says each process holds: the oracle beside our own accounting."""
-        return dict(simulated.read(str(self.run_dir / "sim" / "state"))[0])
+    def taken(self) -> int:
+        """Bytes of the simulated GPU 0 in use: the oracle beside our own accounting."""
+        return simulated.used(str(self.run_dir / "sim" / "state"), 0)
 
     def gpuportion(self, *args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
