@@ -6,6 +6,7 @@
 
 #include "admit.h"
 #include "contexts.h"
+#include "devices.h"
 #include "hooks.h"
 #include "raw.h"
 #include "region.h"
@@ -26,7 +27,7 @@ static struct own *own(void) {
 static int64_t add_small(struct own *mine, int gpu, int64_t change) {
     gp_lock(&mine->lock);
     mine->small[gpu] += (uint64_t)change;
-    uint64_t wanted = gp_round_up(mine->small[gpu], GP_SLAB_BYTES);
+    uint64_t wanted = gp_round_up(mine->small[gpu], gp_page(gpu));
     int64_t difference = (int64_t)(wanted - mine->charged[gpu]);
     mine->charged[gpu] = wanted;
     gp_unlock(&mine->lock);
@@ -81,7 +82,7 @@ static CUresult hold(struct hold *held, const CUDA_ARRAY3D_DESCRIPTOR *desc, uns
     if (rc)
         return rc;
     uint64_t bytes = desc ? gp_array_bytes(desc, levels) : 0;
-    held->bytes = is_small(bytes) ? bytes : gp_round_up(bytes, GP_SLAB_BYTES);
+    held->bytes = is_small(bytes) ? bytes : gp_round_up(bytes, gp_page(held->at.gpu));
     return held->bytes ? take(held->at.gpu, held->bytes, api) : CUDA_SUCCESS;
 }
 

@@ -37,7 +37,7 @@ static void synchronize(const struct request *ask) {
 /* Room for the growth that a request may cause, in *hold. The pool is locked, and again when this returns. */
 static int make_room(struct gp_pool *pool, const struct request *ask, uint64_t *hold) {
     uint64_t used = 0;
-    *hold = gp_round_up(ask->bytes, GP_POOL_CHUNK);
+    *hold = gp_round_up(ask->bytes, pool->chunk);
     if (gp_try(pool->gpu, *hold))
         return 1;
     gp_unlock(&pool->lock);
@@ -59,12 +59,20 @@ static void undo(struct gp_pool *pool, const struct request *ask) {
     gp_pool_trim(pool);
 }
 
+/* What a pool has reserved is a multiple of its chunk. */
+static void learn(struct gp_pool *pool, uint64_t reserved, int short_of_it) {
+    uint64_t chunk = reserved & -reserved;
+    if (chunk >= GP_PAGE && chunk < GP_ENDLESS && (short_of_it || chunk < pool->chunk))
+        pool->chunk = chunk;
+}
+
 /* Turns the room that was held into what the pool has grown by. 0: it grew beyond, and there is no room for
  * that. */
 static int settle(struct gp_pool *pool, uint64_t hold) {
     uint64_t reserved = pool->charged;
     gp_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
     uint64_t covered = pool->charged + hold;
+    learn(pool, reserved, reserved > covered);
     int fits = reserved <= covered || gp_try(pool->gpu, reserved - covered);
     if (fits && reserved > covered)
         covered = reserved;

@@ -8,6 +8,7 @@
 #include "hooks.h"
 #include "policy_path.h"
 #include "raw.h"
+#include "sizes.h"
 
 enum { ORDINALS = 64 };
 
@@ -15,7 +16,27 @@ enum { ORDINALS = 64 };
  * devices. */
 struct ordinals {
     uint8_t known[ORDINALS];
+    uint64_t page[GP_MAX_GPUS];
 };
+
+static struct ordinals *ordinals(void) {
+    static void *memory;
+    return gp_own_memory(&memory, sizeof(struct ordinals));
+}
+
+static uint64_t granularity(CUdevice device) {
+    CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                .location = {CU_MEM_LOCATION_TYPE_DEVICE, device}};
+    size_t bytes = 0;
+    CUresult rc = real_cuMemGetAllocationGranularity(&bytes, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
+    return rc || bytes < GP_PAGE || bytes > GP_LARGEST_PAGE ? GP_PAGE : bytes;
+}
+
+uint64_t gp_page(int gpu) {
+    struct ordinals *own = ordinals();
+    uint64_t bytes = own && gpu >= 0 ? __atomic_load_n(&own->page[gpu], __ATOMIC_RELAXED) : 0;
+    return bytes ? bytes : GP_PAGE;
+}
 
 static int look_up(CUdevice device) {
     const gp_policy *policy = gp_policy_here();
@@ -30,8 +51,7 @@ static int look_up(CUdevice device) {
 }
 
 int gp_gpu_of(CUdevice device) {
-    static void *memory;
-    struct ordinals *own = gp_own_memory(&memory, sizeof *own);
+    struct ordinals *own = ordinals();
     if (!own || device < 0 || device >= ORDINALS)
         return look_up(device);
     uint8_t known = __atomic_load_n(&own->known[device], __ATOMIC_RELAXED);
@@ -41,6 +61,8 @@ int gp_gpu_of(CUdevice device) {
         if (real_cuDeviceGetCount(&unready)) /* before cuInit nothing is known, and nothing is kept */
             return gpu;
         known = (uint8_t)(gpu + 2);
+        if (gpu >= 0)
+            __atomic_store_n(&own->page[gpu], granularity(device), __ATOMIC_RELAXED);
         __atomic_store_n(&own->known[device], known, __ATOMIC_RELAXED);
     }
     return (int)known - 2;

@@ -12,12 +12,12 @@
 #include "hooks.h"
 #include "sizes.h"
 
-static uint64_t charge_of(uint64_t bytes) {
-    return gp_round_up(bytes, GP_SLAB_BYTES);
+static uint64_t charge_of(int gpu, uint64_t bytes) {
+    return gp_round_up(bytes, gp_page(gpu));
 }
 
 CUresult gp_graph_admit(int gpu, uint64_t bytes, const char *api) {
-    return gp_admit(gpu, charge_of(bytes), api);
+    return gp_admit(gpu, charge_of(gpu, bytes), api);
 }
 
 /* Adds a node's memory to its graph's. Two threads do not build one graph at a time: the driver forbids it.
@@ -25,13 +25,13 @@ CUresult gp_graph_admit(int gpu, uint64_t bytes, const char *api) {
 static void add(CUgraph graph, int gpu, uint64_t bytes) {
     struct gp_block block = {.key = gp_key(GP_GRAPH, (uint64_t)graph), .gpu = (uint8_t)gpu};
     gp_blocks_take(block.key, &block);
-    block.bytes += charge_of(bytes);
+    block.bytes += charge_of(gpu, bytes);
     gp_blocks_put(&block);
 }
 
 static CUresult settle(CUresult rc, CUgraph graph, int gpu, uint64_t bytes) {
     if (rc)
-        gp_give_back(gpu, charge_of(bytes));
+        gp_give_back(gpu, charge_of(gpu, bytes));
     else
         add(graph, gpu, bytes);
     return rc;

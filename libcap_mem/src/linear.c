@@ -12,6 +12,7 @@
 #include "admit.h"
 #include "blocks.h"
 #include "contexts.h"
+#include "devices.h"
 #include "hooks.h"
 #include "pools.h"
 #include "raw.h"
@@ -35,11 +36,13 @@ static int take_spare(int gpu) {
 static void return_slab(int gpu) {
     struct own *mine = own();
     if (!mine || gpu < 0 || __atomic_exchange_n(&mine->spare[gpu], 1, __ATOMIC_RELEASE))
-        gp_give_back(gpu, GP_SLAB_BYTES);
+        gp_give_back(gpu, gp_page(gpu));
 }
 
+/* A slab is known by the aligned piece of the address space that it lies in, of the smallest size there is: what is
+ * charged for a piece is never less than what lies in it. */
 static uint64_t slab_of(uint64_t address) {
-    return address & ~(uint64_t)(GP_SLAB_BYTES - 1);
+    return address & ~(uint64_t)(GP_PAGE - 1);
 }
 
 static struct gp_block slab_at(const struct gp_place *at, uint64_t address) {
@@ -66,7 +69,7 @@ static int count_small(const struct gp_place *at, uint64_t address, uint64_t byt
     if (refs && fresh == 0)
         return_slab(at->gpu);
     if (fresh == 2)
-        gp_count(at->gpu, GP_SLAB_BYTES); /* exists already; half a grant's limit is no reason to undo */
+        gp_count(at->gpu, gp_page(at->gpu)); /* exists already; half a grant's limit is no reason to undo */
     return refs != 0;
 }
 
@@ -81,7 +84,7 @@ uint64_t gp_linear_charge(const struct gp_block *block) {
     case GP_LINEAR:
         return block->bytes;
     case GP_SLAB:
-        return GP_SLAB_BYTES;
+        return gp_page(block->gpu);
     default:
         return 0;
     }
@@ -99,14 +102,14 @@ static CUresult hold(struct hold *held, uint64_t bytes, const char *api) {
     if (rc)
         return rc;
     held->api = api;
-    held->bytes = bytes < GP_LARGE ? GP_SLAB_BYTES : gp_round_up(bytes, GP_SLAB_BYTES);
+    held->bytes = gp_round_up(bytes ? bytes : 1, gp_page(held->at.gpu));
     if (bytes < GP_LARGE && take_spare(held->at.gpu))
         return CUDA_SUCCESS;
     return gp_admit(held->at.gpu, held->bytes, api);
 }
 
 static void let_go(const struct hold *held) {
-    if (held->bytes == GP_SLAB_BYTES)
+    if (held->bytes == gp_page(held->at.gpu))
         return_slab(held->at.gpu);
     else
         gp_give_back(held->at.gpu, held->bytes);
@@ -121,7 +124,7 @@ static CUresult undo(const struct hold *held, CUdeviceptr address) {
 /* Corrects what is held to what a block of `bytes` takes, where that was not known before (a pitch). 0: no
  * room. */
 static int correct(struct hold *held, uint64_t bytes) {
-    uint64_t taken = gp_round_up(bytes, GP_SLAB_BYTES);
+    uint64_t taken = gp_round_up(bytes, gp_page(held->at.gpu));
     if (taken > held->bytes && !gp_try(held->at.gpu, taken - held->bytes))
         return 0;
     if (taken < held->bytes)
@@ -136,7 +139,7 @@ static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr address, uint
         let_go(held);
         return rc;
     }
-    if (bytes < GP_LARGE && held->bytes == GP_SLAB_BYTES)
+    if (bytes < GP_LARGE && held->bytes == gp_page(held->at.gpu))
         return count_small(&held->at, address, bytes ? bytes : 1) ? rc : undo(held, address);
     struct gp_block block = {.key = gp_key(GP_LINEAR, address), .other = (uint64_t)held->at.context};
     if (!correct(held, bytes))
@@ -207,7 +210,7 @@ void gp_free_begins(struct gp_freed *freed, uint64_t address) {
     freed->address = address;
     if (gp_blocks_take(gp_key(GP_LINEAR, address), &freed->block) ||
         (gp_pools_in_use() && gp_blocks_take(gp_key(GP_ASYNC, address), &freed->block)) ||
-        (address % GP_SLAB_BYTES && gp_blocks_take(gp_key(GP_SPAN, address), &freed->block)))
+        (address % GP_PAGE && gp_blocks_take(gp_key(GP_SPAN, address), &freed->block)))
         freed->kind = gp_kind_of(&freed->block);
     else
         freed->kind = gp_blocks_see(gp_key(GP_SLAB, slab_of(address)), &slab) ? GP_SLAB : 0;

@@ -10,6 +10,7 @@
 #include "devices.h"
 #include "hooks.h"
 #include "raw.h"
+#include "sizes.h"
 
 enum { POOLS = 1024 };
 
@@ -52,6 +53,7 @@ static struct gp_pool *register_pool(CUmemoryPool handle, int gpu, enum standing
     if (pool && !pool->handle) {
         pool->gpu = (int8_t)gpu;
         pool->standing = standing;
+        pool->chunk = GP_POOL_CHUNK;
         __atomic_store_n(&pool->handle, (uint64_t)handle, __ATOMIC_RELEASE);
         if (pool == &mine->pool[mine->count])
             __atomic_store_n(&mine->count, mine->count + 1, __ATOMIC_RELEASE);

@@ -13,6 +13,7 @@ enum standing {
 struct gp_pool {
     uint64_t handle; /* 0: the record is free */
     uint64_t charged;
+    uint64_t chunk; /* what it seems to grow by */
     uint32_t lock;
     uint32_t live; /* blocks */
     int8_t gpu;

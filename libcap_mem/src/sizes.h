@@ -4,10 +4,11 @@
 #include "abi.h"
 
 enum {
-    GP_SLAB_BYTES = 2 << 20,  /* the driver's physical page, and what small blocks share */
-    GP_LARGE = 1 << 20,       /* from here on a block has pages of its own */
-    GP_POOL_CHUNK = 32 << 20, /* what a pool takes at a time */
-    GP_PITCH = 4096,          /* no row is padded by more */
+    GP_PAGE = 2 << 20,          /* the driver's unit, where it does not name a larger one */
+    GP_LARGEST_PAGE = 64 << 20, /* a larger one is no page */
+    GP_LARGE = 1 << 20,         /* from here on a block has pages of its own; smaller ones may share */
+    GP_POOL_CHUNK = 32 << 20,   /* what a pool takes at a time, until it shows otherwise */
+    GP_PITCH = 4096,            /* no row is padded by more */
 };
 
 /* Larger than any GPU, and small enough that sums do not overflow. */

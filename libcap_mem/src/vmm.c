@@ -50,7 +50,7 @@ GP_EXPORT CUresult cuMemCreate(CUmemHandle *handle, size_t bytes, const CUmemAll
         prop->location.id < 0 || prop->location.id >= count)
         return real_cuMemCreate(handle, bytes, prop, flags);
     int gpu = gp_gpu_of(prop->location.id);
-    uint64_t hold = gp_round_up(bytes, GP_SLAB_BYTES);
+    uint64_t hold = gp_round_up(bytes, gp_page(gpu));
     CUresult rc = gp_admit(gpu, hold, "cuMemCreate");
     if (rc)
         return rc;
