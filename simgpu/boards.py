@@ -1,7 +1,7 @@
 """The boards that can be simulated, by name, and how a spec such as `a100-80gb:2,t4-16gb` names them.
 
-Numbers are what such boards report: NVML's name and total, what the driver keeps for itself (total - reserved is
-what CUDA calls total), compute capability, multiprocessors, PCI identity, and whether MIG is there.
+Numbers are what such boards report: NVML's name and total, what the driver keeps for itself (total - reserved
+is what CUDA calls total), compute capability, multiprocessors, PCI identity, and whether MIG is there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The CDI spec by which containers get the simulated driver, as they would get a real one: device nodes, libraries.
+"""The CDI spec by which containers get the simulated driver as they would get a real one.
 
 Pure: values in, a dict out.
 """

@@ -1,7 +1,7 @@
 """What memory costs on a simulated device, beyond what was asked for.
 
-Real drivers vary in these, and tell nobody: the state file holds them for the simulated driver alone. A test that
-draws them from a seed finds code that counts on one driver's habits.
+Real drivers vary in these, and tell nobody: the state file holds them for the simulated driver alone. A test
+that draws them from a seed finds code that counts on one driver's habits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LARGEST: Final = {
 
 
 def settle(given: Mapping[str, int] | None, seed: int | None) -> dict[str, int]:
-    """All costs in bytes: those given, and the others by default or, with a seed, drawn. GP107 for a wrong one."""
+    """All costs in bytes: those given; the others by default or, with a seed, drawn. GP107 for a wrong one."""
     draw = random.Random(seed)
     drawn = {key: draw.choice(choices) for key, choices in DRAWN_FROM.items()}
     costs = {**(DEFAULTS if seed is None else drawn), **(given or {})}

@@ -1,7 +1,7 @@
 """Makes the export surfaces of the simulated libraries. CMake runs it at build time.
 
-    generate.py cuda driver_api.tsv OUT.c SOURCE.c...     rows for cuGetProcAddress, and what no source defines
-    generate.py nvml nvml_names.txt OUT.c SOURCE.c...     what no source defines
+    generate.py cuda driver_api.tsv OUT.c SOURCE.c...    rows for cuGetProcAddress, and what no source defines
+    generate.py nvml nvml_names.txt OUT.c SOURCE.c...    what no source defines
 
 A function is implemented where a source has `API(name, ...)` at the start of a line. A per-thread variant
 (`_ptsz`, `_ptds`) of an implemented function becomes a jump to it: all of the simulated driver's work is done
@@ -15,26 +15,26 @@ import re
 import sys
 
 HEAD = "// Made by simgpu/generate.py; edit that, or its table."
-JUMP = """
+JUMP = r"""
 #if defined(__x86_64__)
 #define GO "jmp "
 #elif defined(__aarch64__)
 #define GO "b "
 #endif
-#define JUMP(name, target)                                                                                   \\
-    __asm__(".text\\n.globl " #name "\\n.type " #name ",%function\\n.p2align 4\\n" #name ":\\n" GO #target         \\
-            "\\n.size " #name ", . - " #name "\\n")
+#define TEXT(name) ".text\n.globl " #name "\n.type " #name ",%function\n.p2align 4\n" #name ":\n"
+#define JUMP(name, target) __asm__(TEXT(name) GO #target "\n.size " #name ", . - " #name "\n")
 """
 CUDA_STUB = """
-#define STUB(name)                                                                                           \\
-    __attribute__((visibility("default"))) int name(void);                                                     \\
-    int name(void) { return not_supported(#name, __builtin_return_address(0)); }
 int not_supported(const char *name, const void *caller) __attribute__((visibility("hidden")));
+#define EXPORTED __attribute__((visibility("default"))) int
+#define STUB(name) EXPORTED name(void) { return not_supported(#name, __builtin_return_address(0)); }
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
 """
 NVML_STUB = """
-#define STUB(name)                                                                                           \\
-    __attribute__((visibility("default"))) int name(void);                                                     \\
-    int name(void) { return 3; } /* NVML_ERROR_NOT_SUPPORTED */
+#define NOT_SUPPORTED 3
+#define EXPORTED __attribute__((visibility("default"))) int
+#define STUB(name) EXPORTED name(void) { return NOT_SUPPORTED; }
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
 """
 MODES = {"legacy": "MODE_LEGACY", "thread": "MODE_THREAD"}
 

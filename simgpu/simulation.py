@@ -82,10 +82,10 @@ def start(
     seed: int | None = None,
     libraries: str | None = None,
 ) -> Sim:
-    """Make the devices that `spec` names. GP107: a wrong spec or cost, or processes still use a simulation there.
+    """Make the devices that `spec` names. GP107: a wrong spec or cost, or a simulation there is in use.
 
-    `cdi_dir` None: no CDI spec. A seed draws UUIDs and the costs that are not given. `libraries` is the folder
-    of the two built libraries; without it, those of this installation.
+    `cdi_dir` None: no CDI spec. A seed draws UUIDs and the costs that are not given. `libraries` is the
+    folder of the two built libraries; without it, those of this installation.
     """
     names = parse(spec)
     settled = settle(costs, seed)
@@ -102,7 +102,7 @@ def start(
 
 
 def stop(directory: str = DIRECTORY, cdi_dir: str | None = CDI_DIR) -> None:
-    """Take a simulation away; one that is not there is no error. Processes that use it keep what they have open."""
+    """Take a simulation away; one that is not there is no error. Processes keep what they have open."""
     directory = os.path.abspath(directory)
     if cdi_dir is not None and _is_ours(f"{cdi_dir}/{cdi.FILE}", directory):
         os.unlink(f"{cdi_dir}/{cdi.FILE}")
@@ -120,7 +120,7 @@ def status(directory: str = DIRECTORY) -> Status | None:
     path = f"{os.path.abspath(directory)}/state"
     if not os.path.exists(path):
         return None
-    return Status(Sim(os.path.abspath(directory), _devices(path)), tuple(state.read(path)))
+    return Status(Sim(os.path.abspath(directory), _devices(path)), tuple(state.holders(path)))
 
 
 def ensure(
@@ -128,9 +128,12 @@ def ensure(
 ) -> Sim:
     """The simulation of `spec`: the one that is there, or a new one. GP107: another one is in use there."""
     found = status(directory)
-    if found and tuple(device.board for device in found.sim.devices) == parse(spec):
-        return found.sim
-    return start(spec, directory, cdi_dir=cdi_dir, libraries=libraries)
+    if not found or tuple(device.board for device in found.sim.devices) != parse(spec):
+        return start(spec, directory, cdi_dir=cdi_dir, libraries=libraries)
+    _place_libraries(found.sim.lib, libraries)
+    if cdi_dir is not None:
+        _write_cdi(found.sim, cdi_dir)
+    return found.sim
 
 
 def _refuse_if_used(directory: str) -> None:

@@ -1,4 +1,4 @@
-"""The state file of the simulated devices: made here, used by the simulated libraries, and read here as the truth.
+"""The state file of the simulated devices: made and read here, used by the simulated libraries.
 
     0        text: "gpuportion-sim 1", then "key value" lines
     64 KiB   what processes hold; state/state.h says how it changes
@@ -47,7 +47,7 @@ class Holder:
 
 
 def make(path: str, settings: Mapping[str, object]) -> None:
-    """Write a new state file, whole before it has its name. Anybody may use it, as a driver's device nodes."""
+    """Write a new state file, whole before it has its name. Anybody may use it, as a driver's nodes."""
     text = (VERSION + "".join(f"{key} {value}\n" for key, value in settings.items())).encode()
     if len(text) >= TEXT:
         raise ValueError(f"{len(text)} bytes of settings do not fit into {TEXT}")
@@ -72,7 +72,7 @@ def settings(path: str) -> dict[str, str]:
     return {key: value for key, _, value in lines}
 
 
-def read(path: str) -> list[Holder]:
+def holders(path: str) -> list[Holder]:
     """Who holds what, now: the truth, apart from what the libraries say."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -82,9 +82,18 @@ def read(path: str) -> list[Holder]:
         os.close(fd)
 
 
-def used(path: str, device: int) -> int:
+def read(path: str) -> list[dict[int, int]]:
+    """The same per device, bytes by pid; equal pids of several pid namespaces are added up."""
+    devices: list[dict[int, int]] = [{} for _ in range(int(settings(path)["devices"]))]
+    for holder in holders(path):
+        taken = devices[holder.device]
+        taken[holder.pid] = taken.get(holder.pid, 0) + holder.bytes
+    return devices
+
+
+def used(path: str, device: int = 0) -> int:
     """Bytes that the living hold of a device."""
-    return sum(holder.bytes for holder in read(path) if holder.device == device)
+    return sum(read(path)[device].values())
 
 
 def _holders(fd: int, view: mmap.mmap) -> Iterator[Holder]:

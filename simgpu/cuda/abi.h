@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parts of the CUDA driver's ABI that the simulated driver implements: results, handles, structures, numbers.
-// Layouts are those of CUDA 11 to 13 on 64-bit Linux. No declaration of a driver function stands here: each is
-// written down once, where it is defined.
+// The parts of the CUDA driver's ABI that the simulated driver implements: results, handles, structures,
+// numbers. Layouts are those of CUDA 11 to 13 on 64-bit Linux. No declaration of a driver function stands
+// here: each is written down once, where it is defined.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

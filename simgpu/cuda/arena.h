@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Addresses: one large reservation of this process from which every block's range is cut and to which it returns.
-// From any address within a block to the block is one look. Knows nothing of devices, costs or contexts.
+// Addresses: one large reservation of this process from which every block's range is cut and to which it
+// returns. From any address within a block to the block is one look. Knows nothing of devices, costs or
+// contexts.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

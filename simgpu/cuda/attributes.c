@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuDeviceGetAttribute. What differs between boards comes from the state; the rest is what boards since Ampere say.
+// cuDeviceGetAttribute. What differs between boards comes from the state; the rest is what boards since
+// Ampere say.
 #include "driver.h"
 
 enum { ATTRIBUTES = 162 };
 
 // By number, as in NVIDIA's documentation; 0 where nothing stands: "no", or "none".
 static const int common[ATTRIBUTES] = {
-    [1] = 1024,       // max threads per block
-    [2] = 1024,       // max block dimensions: x
-    [3] = 1024,       // ... y
-    [4] = 64,         // ... z
-    [5] = 2147483647, // max grid dimensions: x
-    [6] = 65535,      // ... y
-    [7] = 65535,      // ... z
-    [8] = 49152,      // shared memory per block
-    [9] = 65536,      // constant memory
-    [10] = 32,        // warp size
+    [1] = 1024,        // max threads per block
+    [2] = 1024,        // max block dimensions: x
+    [3] = 1024,        // ... y
+    [4] = 64,          // ... z
+    [5] = 2147483647,  // max grid dimensions: x
+    [6] = 65535,       // ... y
+    [7] = 65535,       // ... z
+    [8] = 49152,       // shared memory per block
+    [9] = 65536,       // constant memory
+    [10] = 32,         // warp size
     [11] = 2147483647, // max pitch
     [12] = 65536,      // registers per block
     [13] = 1410000,    // clock rate, kHz

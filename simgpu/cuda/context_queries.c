@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a context can be asked and told: device, flags, limits, caches, peers. None of it changes what it costs.
+// What a context can be asked and told: device, flags, limits, caches, peers. None of it changes what it
+// costs.
 #include "driver.h"
 
 static CUresult given_or_current(CUcontext *ctx) {

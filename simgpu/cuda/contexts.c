@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Contexts: made, shared as a device's primary, made current per thread, ended with everything that is theirs.
-// A context costs device memory for as long as it lives.
+// Contexts: made, shared as a device's primary, made current per thread, ended with everything that is
+// theirs. A context costs device memory for as long as it lives.
 #include "memory.h"
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +12,15 @@ static __thread struct {
     struct context *context[DEPTH];
 } stack;
 
-struct context *context_current(void) { return stack.depth ? stack.context[stack.depth - 1] : NULL; }
-bool context_is(const struct context *context) { return context && context->magic == MAGIC; }
-void contexts_after_fork(void) { stack.depth = 0; }
+struct context *context_current(void) {
+    return stack.depth ? stack.context[stack.depth - 1] : NULL;
+}
+bool context_is(const struct context *context) {
+    return context && context->magic == MAGIC;
+}
+void contexts_after_fork(void) {
+    stack.depth = 0;
+}
 
 static const size_t default_limit[CU_LIMITS] = {1024, 1 << 20, 8 << 20, 2, 2048, 64, 0, 0, 0, 0, 0};
 
@@ -70,7 +76,8 @@ static CUresult create(CUcontext *out, unsigned flags, CUdevice device) {
     return result;
 }
 
-// The first ABI differs from the second in nothing that matters here: handles and integers have kept their sizes.
+// The first ABI differs from the second in nothing that matters here: handles and integers have kept their
+// sizes.
 API(cuCtxCreate, CUcontext *out, unsigned flags, CUdevice device) {
     ENTER();
     return create(out, flags, device);

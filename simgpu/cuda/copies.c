@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies. Device memory is host memory here, so every direction is a memmove, done when the call returns. Arrays are
-// not simulated.
+// Copies. Device memory is host memory here, so every direction is a memmove, done when the call returns.
+// Arrays are not simulated.
 #include "memory.h"
 #include <string.h>
 
@@ -53,12 +53,14 @@ API(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t size, UNUSED 
     return copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
-API(cuMemcpyPeer, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr from, UNUSED CUcontext from_context, size_t size) {
+API(cuMemcpyPeer, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr from,
+    UNUSED CUcontext from_context, size_t size) {
     ENTER_CONTEXT();
     return copy(to, from, size);
 }
 
-API(cuMemcpyPeerAsync, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr from, UNUSED CUcontext from_context, size_t size, UNUSED CUstream stream) {
+API(cuMemcpyPeerAsync, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr from,
+    UNUSED CUcontext from_context, size_t size, UNUSED CUstream stream) {
     ENTER_CONTEXT();
     return copy(to, from, size);
 }
@@ -81,8 +83,8 @@ static CUresult copy_3d(const CUDA_MEMCPY3D *box) {
         for (size_t y = 0; y < box->Height; y++) {
             size_t from_row = (box->srcZ + z) * box->srcHeight + box->srcY + y;
             size_t to_row = (box->dstZ + z) * box->dstHeight + box->dstY + y;
-            copy(to + to_row * box->dstPitch + box->dstXInBytes, from + from_row * box->srcPitch + box->srcXInBytes,
-                 box->WidthInBytes);
+            copy(to + to_row * box->dstPitch + box->dstXInBytes,
+                 from + from_row * box->srcPitch + box->srcXInBytes, box->WidthInBytes);
         }
     return CUDA_SUCCESS;
 }

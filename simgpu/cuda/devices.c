@@ -68,7 +68,8 @@ API(cuDeviceComputeCapability, int *major, int *minor, CUdevice device) {
 
 static void bus_id(CUdevice device, char *text, size_t room) {
     unsigned number = driver.device[device].number;
-    snprintf(text, room, "%04X:%02X:%02X.0", (unsigned)sim_number(&driver.view, "board.%u.pci_domain", number),
+    snprintf(text, room, "%04X:%02X:%02X.0",
+             (unsigned)sim_number(&driver.view, "board.%u.pci_domain", number),
              (unsigned)sim_number(&driver.view, "board.%u.pci_bus", number), 0u);
 }
 
@@ -119,8 +120,9 @@ API(cuDeviceGetProperties, CUdevprop *properties, CUdevice device) {
     ENTER();
     NEED_DEVICE(device);
     NEED(properties);
-    *properties = (CUdevprop){1024, {1024, 1024, 64}, {2147483647, 65535, 65535}, 49152, 65536, 32, 2147483647,
-                              65536, 1410000, 512};
+    *properties = (CUdevprop){
+        1024, {1024, 1024, 64}, {2147483647, 65535, 65535}, 49152, 65536, 32, 2147483647, 65536, 1410000,
+        512};
     return CUDA_SUCCESS;
 }
 
@@ -153,7 +155,8 @@ API(cuDeviceGetExecAffinitySupport, int *supported, UNUSED int type, CUdevice de
     return CUDA_SUCCESS;
 }
 
-API(cuDeviceGetTexture1DLinearMaxWidth, size_t *width, UNUSED int format, UNUSED unsigned channels, CUdevice device) {
+API(cuDeviceGetTexture1DLinearMaxWidth, size_t *width, UNUSED int format, UNUSED unsigned channels,
+    CUdevice device) {
     ENTER();
     NEED_DEVICE(device);
     NEED(width);

@@ -8,7 +8,7 @@
 
 // Defines an exported driver function. The generator finds these by name: one a line.
 #define API(name, ...)                                                                                       \
-    __attribute__((visibility("default"))) CUresult name(__VA_ARGS__);                                         \
+    __attribute__((visibility("default"))) CUresult name(__VA_ARGS__);                                       \
     CUresult name(__VA_ARGS__)
 
 #define MIB ((uint64_t)1 << 20)
@@ -16,7 +16,8 @@
 
 #pragma GCC visibility push(hidden)
 
-// The gate: one byte says whether the driver is initialised and nobody traces, so that both cost one comparison.
+// The gate: one byte says whether the driver is initialised and nobody traces, so that both cost one
+// comparison.
 enum gate { GATE_CLOSED = 0, GATE_OPEN = 1, GATE_TRACED = 2 };
 extern _Atomic unsigned char gate;
 CUresult gate_ask(const char *name, const void *caller);
@@ -27,34 +28,34 @@ CUresult not_supported(const char *name, const void *caller); // what the genera
 
 // For calls that work before cuInit.
 #define ENTER_ANYTIME()                                                                                      \
-    do {                                                                                                       \
-        if (!GATE_IS_OPEN())                                                                                   \
-            trace_call(__func__, __builtin_return_address(0));                                                 \
+    do {                                                                                                     \
+        if (!GATE_IS_OPEN())                                                                                 \
+            trace_call(__func__, __builtin_return_address(0));                                               \
     } while (0)
 // For calls that need cuInit.
 #define ENTER()                                                                                              \
-    do {                                                                                                       \
-        CUresult refused_ = GATE_IS_OPEN() ? CUDA_SUCCESS : gate_ask(__func__, __builtin_return_address(0));   \
-        if (refused_)                                                                                          \
-            return refused_;                                                                                   \
+    do {                                                                                                     \
+        CUresult refused_ = GATE_IS_OPEN() ? CUDA_SUCCESS : gate_ask(__func__, __builtin_return_address(0)); \
+        if (refused_)                                                                                        \
+            return refused_;                                                                                 \
     } while (0)
 // For calls that need a current context, which they find in `ctx`.
 #define ENTER_CONTEXT()                                                                                      \
-    ENTER();                                                                                                   \
-    UNUSED struct context *ctx = context_current();                                                            \
-    if (!ctx)                                                                                                  \
-        return CUDA_ERROR_INVALID_CONTEXT;                                                                     \
-    if (!ctx->alive)                                                                                           \
+    ENTER();                                                                                                 \
+    UNUSED struct context *ctx = context_current();                                                          \
+    if (!ctx)                                                                                                \
+        return CUDA_ERROR_INVALID_CONTEXT;                                                                   \
+    if (!ctx->alive)                                                                                         \
     return CUDA_ERROR_CONTEXT_IS_DESTROYED
 #define NEED(condition)                                                                                      \
-    do {                                                                                                       \
-        if (!(condition))                                                                                      \
-            return CUDA_ERROR_INVALID_VALUE;                                                                   \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            return CUDA_ERROR_INVALID_VALUE;                                                                 \
     } while (0)
 #define NEED_DEVICE(ordinal)                                                                                 \
-    do {                                                                                                       \
-        if ((ordinal) < 0 || (unsigned)(ordinal) >= driver.count)                                              \
-            return CUDA_ERROR_INVALID_DEVICE;                                                                  \
+    do {                                                                                                     \
+        if ((ordinal) < 0 || (unsigned)(ordinal) >= driver.count)                                            \
+            return CUDA_ERROR_INVALID_DEVICE;                                                                \
     } while (0)
 
 struct costs {
@@ -101,8 +102,12 @@ struct driver {
 };
 extern struct driver driver;
 
-static inline uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
-static inline uint64_t new_id(void) { return __atomic_add_fetch(&driver.ids, 1, __ATOMIC_RELAXED); }
+static inline uint64_t round_up(uint64_t n, uint64_t to) {
+    return (n + to - 1) / to * to;
+}
+static inline uint64_t new_id(void) {
+    return __atomic_add_fetch(&driver.ids, 1, __ATOMIC_RELAXED);
+}
 bool charge(int device, uint64_t bytes); // with the lock held
 void uncharge(int device, uint64_t bytes);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuGetProcAddress: the function of a name, a version and a kind of stream, by the table; and the answer of the
-// functions that the simulated driver does not have.
+// cuGetProcAddress: the function of a name, a version and a kind of stream, by the table; and the answer of
+// the functions that the simulated driver does not have.
 #include "driver.h"
 #include "entries.h"
 #include <string.h>

@@ -16,7 +16,8 @@ static CUresult fill(uintptr_t at, const void *value, size_t width, size_t n) {
     return CUDA_SUCCESS;
 }
 
-static CUresult fill_2d(uintptr_t at, size_t pitch, const void *value, size_t size, size_t width, size_t height) {
+static CUresult fill_2d(uintptr_t at, size_t pitch, const void *value, size_t size, size_t width,
+                        size_t height) {
     CUresult result = CUDA_SUCCESS;
     for (size_t y = 0; y < height && !result; y++)
         result = fill(at + y * pitch, value, size, width);
@@ -58,7 +59,8 @@ API(cuMemsetD2D8_v2, CUdeviceptr at, size_t pitch, unsigned char value, size_t w
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }
 
-API(cuMemsetD2D8Async, CUdeviceptr at, size_t pitch, unsigned char value, size_t width, size_t height, UNUSED CUstream stream) {
+API(cuMemsetD2D8Async, CUdeviceptr at, size_t pitch, unsigned char value, size_t width, size_t height,
+    UNUSED CUstream stream) {
     ENTER_CONTEXT();
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }
@@ -68,7 +70,8 @@ API(cuMemsetD2D16_v2, CUdeviceptr at, size_t pitch, unsigned short value, size_t
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }
 
-API(cuMemsetD2D16Async, CUdeviceptr at, size_t pitch, unsigned short value, size_t width, size_t height, UNUSED CUstream stream) {
+API(cuMemsetD2D16Async, CUdeviceptr at, size_t pitch, unsigned short value, size_t width, size_t height,
+    UNUSED CUstream stream) {
     ENTER_CONTEXT();
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }
@@ -78,7 +81,8 @@ API(cuMemsetD2D32_v2, CUdeviceptr at, size_t pitch, unsigned value, size_t width
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }
 
-API(cuMemsetD2D32Async, CUdeviceptr at, size_t pitch, unsigned value, size_t width, size_t height, UNUSED CUstream stream) {
+API(cuMemsetD2D32Async, CUdeviceptr at, size_t pitch, unsigned value, size_t width, size_t height,
+    UNUSED CUstream stream) {
     ENTER_CONTEXT();
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Functions and kernels: what they are asked about, and their launches, which succeed and do nothing. Also the
-// linker, whose product is what it was given.
+// Functions and kernels: what they are asked about, and their launches, which succeed and do nothing. Also
+// the linker, whose product is what it was given.
 #include "modules.h"
 #include <stdlib.h>
 #include <string.h>
 
 #define NEED_FUNCTION(function)                                                                              \
-    do {                                                                                                       \
-        if (!function_is(function))                                                                            \
-            return CUDA_ERROR_INVALID_HANDLE;                                                                  \
+    do {                                                                                                     \
+        if (!function_is(function))                                                                          \
+            return CUDA_ERROR_INVALID_HANDLE;                                                                \
     } while (0)
 
 API(cuFuncGetName, const char **name, CUfunction function) {
@@ -109,7 +109,8 @@ static int blocks_of(int threads) {
     return blocks > BLOCKS ? BLOCKS : blocks;
 }
 
-API(cuOccupancyMaxActiveBlocksPerMultiprocessor, int *blocks, CUfunction function, int threads, UNUSED size_t shared) {
+API(cuOccupancyMaxActiveBlocksPerMultiprocessor, int *blocks, CUfunction function, int threads,
+    UNUSED size_t shared) {
     ENTER();
     NEED_FUNCTION(function);
     NEED(blocks && threads > 0);
@@ -117,14 +118,14 @@ API(cuOccupancyMaxActiveBlocksPerMultiprocessor, int *blocks, CUfunction functio
     return CUDA_SUCCESS;
 }
 
-API(cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags, int *blocks, CUfunction function, int threads, size_t shared,
-    UNUSED unsigned flags) {
+API(cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags, int *blocks, CUfunction function, int threads,
+    size_t shared, UNUSED unsigned flags) {
     ENTER();
     return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared);
 }
 
-API(cuOccupancyMaxPotentialBlockSize, int *grid, int *block, CUfunction function, UNUSED void *shared_of_block,
-    UNUSED size_t shared, int limit) {
+API(cuOccupancyMaxPotentialBlockSize, int *grid, int *block, CUfunction function,
+    UNUSED void *shared_of_block, UNUSED size_t shared, int limit) {
     ENTER();
     NEED_FUNCTION(function);
     NEED(grid && block);
@@ -134,8 +135,8 @@ API(cuOccupancyMaxPotentialBlockSize, int *grid, int *block, CUfunction function
     return CUDA_SUCCESS;
 }
 
-API(cuOccupancyMaxPotentialBlockSizeWithFlags, int *grid, int *block, CUfunction function, void *shared_of_block,
-    size_t shared, int limit, UNUSED unsigned flags) {
+API(cuOccupancyMaxPotentialBlockSizeWithFlags, int *grid, int *block, CUfunction function,
+    void *shared_of_block, size_t shared, int limit, UNUSED unsigned flags) {
     ENTER();
     return cuOccupancyMaxPotentialBlockSize(grid, block, function, shared_of_block, shared, limit);
 }
@@ -164,21 +165,23 @@ static CUresult launch(CUfunction function, unsigned grid, unsigned block) {
     return block > 1024 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
-API(cuLaunchKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-    UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments, UNUSED void **extra) {
+API(cuLaunchKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+    unsigned bz, UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments,
+    UNUSED void **extra) {
     ENTER_CONTEXT();
     return launch(function, gx && gy && gz, bx * by * bz);
 }
 
-API(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, UNUSED void **arguments, UNUSED void **extra) {
+API(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, UNUSED void **arguments,
+    UNUSED void **extra) {
     ENTER_CONTEXT();
     NEED(config);
     return launch(function, config->gridDimX && config->gridDimY && config->gridDimZ,
                   config->blockDimX * config->blockDimY * config->blockDimZ);
 }
 
-API(cuLaunchCooperativeKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-    unsigned bz, UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments) {
+API(cuLaunchCooperativeKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+    unsigned by, unsigned bz, UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments) {
     ENTER_CONTEXT();
     return launch(function, gx && gy && gz, bx * by * bz);
 }
@@ -194,7 +197,9 @@ struct link {
     size_t size;
 };
 
-static bool is_link(const struct link *link) { return link && link->magic == LINK_MAGIC; }
+static bool is_link(const struct link *link) {
+    return link && link->magic == LINK_MAGIC;
+}
 
 API(cuLinkCreate_v2, UNUSED unsigned n, UNUSED void *options, UNUSED void *values, CUlinkState *out) {
     ENTER();
@@ -206,8 +211,8 @@ API(cuLinkCreate_v2, UNUSED unsigned n, UNUSED void *options, UNUSED void *value
     return CUDA_SUCCESS;
 }
 
-API(cuLinkAddData_v2, CUlinkState link, int type, void *bytes, size_t size, UNUSED const char *name, UNUSED unsigned n,
-    UNUSED void *options, UNUSED void *values) {
+API(cuLinkAddData_v2, CUlinkState link, int type, void *bytes, size_t size, UNUSED const char *name,
+    UNUSED unsigned n, UNUSED void *options, UNUSED void *values) {
     enum { PTX = 1 };
     ENTER();
     if (!is_link(link))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads names out of images. The images come from the caller's own process, without a length, as the real driver
-// gets them: they are trusted to be what their first bytes say. Fat binaries are compressed; they are not opened.
+// Reads names out of images. The images come from the caller's own process, without a length, as the real
+// driver gets them: they are trusted to be what their first bytes say. Fat binaries are compressed; they are
+// not opened.
 #include "image.h"
 #include <elf.h>
 #include <stdlib.h>
@@ -55,7 +56,8 @@ CUresult image_read(struct image *image, const void *bytes) {
 }
 
 static bool ends_name(char c) {
-    return !((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '$');
+    return !((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+             c == '$');
 }
 
 static bool in_text(const char *text, const char *name) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// From nothing to an initialised driver: the state file, the visible devices, this process's slot; and the gate that
-// every call passes.
+// From nothing to an initialised driver: the state file, the visible devices, this process's slot; and the
+// gate that every call passes.
 #include "driver.h"
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,7 +33,10 @@ static void after_fork(void) {
 }
 
 static int hex(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 // "GPU-" and 32 hex digits with dashes; reads as many as are there.
@@ -57,7 +60,8 @@ static bool uuid_begins(const CUuuid *uuid, const unsigned char *bytes, int digi
     return digits % 2 == 0 || uuid->bytes[digits / 2] >> 4 == bytes[digits / 2] >> 4;
 }
 
-// One entry of CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID that only one device has. -1: no such.
+// One entry of CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID that only one device has. -1: no
+// such.
 static int find_wanted(const char *text, const struct device *all, unsigned n) {
     unsigned char bytes[16] = {0};
     int found = -1;
@@ -172,8 +176,8 @@ API(cuGetErrorName, CUresult error, const char **text) {
     *text = NULL;
     switch (error) {
 #define RESULT(name, number, string)                                                                         \
-    case number:                                                                                               \
-        *text = #name;                                                                                         \
+    case number:                                                                                             \
+        *text = #name;                                                                                       \
         break;
 #include "results.def"
 #undef RESULT
@@ -187,8 +191,8 @@ API(cuGetErrorString, CUresult error, const char **text) {
     *text = NULL;
     switch (error) {
 #define RESULT(name, number, string)                                                                         \
-    case number:                                                                                               \
-        *text = string;                                                                                        \
+    case number:                                                                                             \
+        *text = string;                                                                                      \
         break;
 #include "results.def"
 #undef RESULT
@@ -196,7 +200,8 @@ API(cuGetErrorString, CUresult error, const char **text) {
     return *text ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-// The private tables that NVIDIA's own libraries authenticate the driver by: this is another driver, and says so.
+// The private tables that NVIDIA's own libraries authenticate the driver by: this is another driver, and says
+// so.
 API(cuGetExportTable, const void **table, UNUSED const CUuuid *id) {
     ENTER_ANYTIME();
     NEED(table);

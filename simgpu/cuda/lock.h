@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A lock for the threads of this process. Not pthread's: in images with an older libc that would be another library.
+// A lock for the threads of this process. Not pthread's: in images with an older libc that would be another
+// library.
 #pragma once
 #include <linux/futex.h>
 #include <stdatomic.h>
@@ -17,7 +18,8 @@ static inline void lock_wait(lock_t *lock) {
 
 static inline void lock_acquire(lock_t *lock) {
     int free = 0;
-    if (!atomic_compare_exchange_strong_explicit(&lock->state, &free, 1, memory_order_acquire, memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&lock->state, &free, 1, memory_order_acquire,
+                                                 memory_order_relaxed))
         lock_wait(lock);
 }
 

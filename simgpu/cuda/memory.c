@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear, pitched, managed and host memory. A block larger than the small ones costs whole granules; the small
-// ones lie together in slabs (slabs.c); a pool's cost its pool (pools.c).
+// Linear, pitched, managed and host memory. A block larger than the small ones costs whole granules; the
+// small ones lie together in slabs (slabs.c); a pool's cost its pool (pools.c).
 #include "memory.h"
 #include <string.h>
 #include <sys/mman.h>
@@ -51,8 +51,8 @@ void memory_drop_all(struct context *ctx) {
 static CUresult device_memory(CUdeviceptr *out, size_t size, struct context *ctx) {
     NEED(out && size);
     lock_acquire(&driver.lock);
-    CUresult result = size <= driver.costs.small ? slab_get(out, size, ctx)
-                                                 : memory_new(out, size, KIND_DEVICE, ctx, NULL);
+    CUresult result =
+        size <= driver.costs.small ? slab_get(out, size, ctx) : memory_new(out, size, KIND_DEVICE, ctx, NULL);
     lock_release(&driver.lock);
     return result;
 }
@@ -95,8 +95,8 @@ API(cuMemFreeAsync, CUdeviceptr address, UNUSED CUstream stream) {
     return free_kinds(address, DEVICE_KINDS);
 }
 
-// Residency is not simulated: a real device holds managed pages while they are used there, and gives them up under
-// pressure, so they never make another allocation fail.
+// Residency is not simulated: a real device holds managed pages while they are used there, and gives them up
+// under pressure, so they never make another allocation fail.
 API(cuMemAllocManaged, CUdeviceptr *out, size_t size, unsigned flags) {
     ENTER_CONTEXT();
     NEED(out && size && (flags == ATTACH_GLOBAL || flags == ATTACH_HOST));

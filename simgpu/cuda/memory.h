@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocks of memory: what an address belongs to, and the ways to make and free one. All with the driver's lock held.
+// Blocks of memory: what an address belongs to, and the ways to make and free one. All with the driver's lock
+// held.
 #pragma once
 #include "arena.h"
 #include "driver.h"

@@ -34,22 +34,33 @@ struct library {
 
 static struct module *all; // loaded ones
 
-static bool is_module(const struct module *module) { return module && module->magic == MODULE_MAGIC; }
-static bool is_library(const struct library *library) { return library && library->magic == LIBRARY_MAGIC; }
+static bool is_module(const struct module *module) {
+    return module && module->magic == MODULE_MAGIC;
+}
+static bool is_library(const struct library *library) {
+    return library && library->magic == LIBRARY_MAGIC;
+}
 static struct image *image_of(struct module *module) {
     return module->library ? &module->library->image : &module->image;
 }
 
 #define NEED_HANDLE(condition)                                                                               \
-    do {                                                                                                       \
-        if (!(condition))                                                                                      \
-            return CUDA_ERROR_INVALID_HANDLE;                                                                  \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            return CUDA_ERROR_INVALID_HANDLE;                                                                \
     } while (0)
 
 // ------- functions and variables, with the lock held
 
 static void set_defaults(struct function *function) {
-    enum { MAX_THREADS = 0, REGISTERS = 4, PTX_VERSION = 5, BINARY_VERSION = 6, MAX_DYNAMIC_SHARED = 8, CARVEOUT = 9 };
+    enum {
+        MAX_THREADS = 0,
+        REGISTERS = 4,
+        PTX_VERSION = 5,
+        BINARY_VERSION = 6,
+        MAX_DYNAMIC_SHARED = 8,
+        CARVEOUT = 9
+    };
     unsigned number = driver.device[0].number;
     int version = (int)(sim_number(&driver.view, "board.%u.cc_major", number) * 10 +
                         sim_number(&driver.view, "board.%u.cc_minor", number));
@@ -60,7 +71,8 @@ static void set_defaults(struct function *function) {
     function->attribute[CARVEOUT] = -1;
 }
 
-static CUresult find_function(struct function **out, struct function **list, const struct image *image, const char *name) {
+static CUresult find_function(struct function **out, struct function **list, const struct image *image,
+                              const char *name) {
     for (*out = *list; *out; *out = (*out)->next)
         if (!strcmp((*out)->name, name))
             return CUDA_SUCCESS;
@@ -182,7 +194,8 @@ API(cuModuleLoadData, CUmodule *out, const void *bytes) {
     return load(out, bytes, ctx);
 }
 
-API(cuModuleLoadDataEx, CUmodule *out, const void *bytes, UNUSED unsigned n, UNUSED void *options, UNUSED void *values) {
+API(cuModuleLoadDataEx, CUmodule *out, const void *bytes, UNUSED unsigned n, UNUSED void *options,
+    UNUSED void *values) {
     ENTER_CONTEXT();
     return load(out, bytes, ctx);
 }
@@ -259,8 +272,8 @@ static CUresult library_load(CUlibrary *out, const void *bytes) {
     return result;
 }
 
-API(cuLibraryLoadData, CUlibrary *out, const void *bytes, UNUSED void *jit, UNUSED void *jit_values, UNUSED unsigned n_jit,
-    UNUSED void *options, UNUSED void *values, UNUSED unsigned n) {
+API(cuLibraryLoadData, CUlibrary *out, const void *bytes, UNUSED void *jit, UNUSED void *jit_values,
+    UNUSED unsigned n_jit, UNUSED void *options, UNUSED void *values, UNUSED unsigned n) {
     ENTER();
     return library_load(out, bytes);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Code: modules belong to a context, libraries to the process (they get a module in each context that uses them).
+// Code: modules belong to a context, libraries to the process (they get a module in each context that uses
+// them).
 #pragma once
 #include "driver.h"
 #include "image.h"

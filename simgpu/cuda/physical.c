@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes, shares and ends physical memory. What cannot be exported lies in one sparse file of the process, so that
-// thousands of handles need one descriptor. What can has a file of its own, with a trailer that tells an importing
-// process which slot of the state it is charged to: each holder keeps that slot alive.
+// Makes, shares and ends physical memory. What cannot be exported lies in one sparse file of the process, so
+// that thousands of handles need one descriptor. What can has a file of its own, with a trailer that tells an
+// importing process which slot of the state it is charged to: each holder keeps that slot alive.
 #include "virtual_memory.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -49,9 +49,13 @@ static bool in_common_file(struct physical *physical) {
 }
 
 static bool in_own_file(struct physical *physical) {
-    struct trailer trailer = {MAGIC, physical->size, physical->charged, (uint64_t)physical->slot,
+    struct trailer trailer = {MAGIC,
+                              physical->size,
+                              physical->charged,
+                              (uint64_t)physical->slot,
                               atomic_load(&driver.view.at->slot[physical->slot].born),
-                              driver.device[physical->device].number, physical->properties};
+                              driver.device[physical->device].number,
+                              physical->properties};
     physical->own_file = true;
     physical->fd = new_file(physical->size + TRAILER);
     return physical->fd >= 0 &&
@@ -88,9 +92,15 @@ CUresult physical_new(struct physical **out, uint64_t size, const CUmemAllocatio
     struct physical *physical = calloc(1, sizeof *physical);
     if (!physical)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *physical = (struct physical){.magic = MAGIC, .references = 1, .fd = -1, .slot = -1, .size = size, .id = new_id(),
+    *physical = (struct physical){.magic = MAGIC,
+                                  .references = 1,
+                                  .fd = -1,
+                                  .slot = -1,
+                                  .size = size,
+                                  .id = new_id(),
                                   .device = on_device ? properties->location.id : 0,
-                                  .charged = on_device ? size : 0, .properties = *properties};
+                                  .charged = on_device ? size : 0,
+                                  .properties = *properties};
     bool shared = properties->requestedHandleTypes == CU_MEM_HANDLE_FD;
     if (shared && (physical->slot = sim_share(&driver.view)) < 0) {
         free(physical);
@@ -127,7 +137,8 @@ static int ordinal_of(uint32_t number) {
     return -1;
 }
 
-// If everyone who held it has gone while its descriptor was on the way, the memory had been freed: it is taken anew.
+// If everyone who held it has gone while its descriptor was on the way, the memory had been freed: it is
+// taken anew.
 static bool hold_or_take(struct physical *physical, const struct trailer *trailer) {
     physical->slot = (int)trailer->slot;
     if (sim_hold(&driver.view, physical->slot, trailer->born))
@@ -145,8 +156,14 @@ CUresult physical_import(struct physical **out, int fd) {
     struct physical *physical = calloc(1, sizeof *physical);
     if (!physical)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *physical = (struct physical){.magic = MAGIC, .references = 1, .own_file = true, .slot = -1, .size = trailer.size,
-                                  .id = new_id(), .charged = trailer.charged, .properties = trailer.properties};
+    *physical = (struct physical){.magic = MAGIC,
+                                  .references = 1,
+                                  .own_file = true,
+                                  .slot = -1,
+                                  .size = trailer.size,
+                                  .id = new_id(),
+                                  .charged = trailer.charged,
+                                  .properties = trailer.properties};
     physical->device = ordinal_of(trailer.device);
     physical->fd = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
     if (physical->device < 0 || physical->fd < 0 || !hold_or_take(physical, &trailer)) {

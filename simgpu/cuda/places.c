@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an address is: one answer for linear memory, small blocks, pools, virtual memory and registered host memory.
-// Registration of host memory, and the questions that clients ask about pointers.
+// What an address is: one answer for linear memory, small blocks, pools, virtual memory and registered host
+// memory. Registration of host memory, and the questions that clients ask about pointers.
 #include "memory.h"
 #include "virtual_memory.h"
 
@@ -10,7 +10,8 @@ static bool in_arena(uintptr_t address, struct place *place) {
     struct block *block = arena_find(address);
     if (!block)
         return false;
-    *place = (struct place){block->base, block->size, block->id, block->kind, block->device, block->context, block->pool};
+    *place = (struct place){block->base,   block->size,    block->id,  block->kind,
+                            block->device, block->context, block->pool};
     if (block->kind != KIND_SLAB)
         return address < block->base + block->size;
     place->kind = KIND_DEVICE;
@@ -23,8 +24,12 @@ static bool in_virtual_memory(uintptr_t address, struct place *place) {
         return false;
     struct mapping *mapping = mapped->object;
     bool host = mapping->physical->properties.location.type != CU_MEM_LOCATION_DEVICE;
-    *place = (struct place){mapped->base, mapped->size, mapping->id, host ? KIND_HOST : KIND_DEVICE,
-                            mapping->physical->device, .virtual_memory = true};
+    *place = (struct place){mapped->base,
+                            mapped->size,
+                            mapping->id,
+                            host ? KIND_HOST : KIND_DEVICE,
+                            mapping->physical->device,
+                            .virtual_memory = true};
     return true;
 }
 
@@ -199,8 +204,8 @@ API(cuPointerGetAttribute, void *out, int attribute, CUdeviceptr address) {
     return place.kind == KIND_FREE ? CUDA_ERROR_INVALID_VALUE : answer(out, attribute, &place, address);
 }
 
-// Unlike the one above, of an address that is not the driver's it says so in the values: type and pointers are 0,
-// the ordinal is -2.
+// Unlike the one above, of an address that is not the driver's it says so in the values: type and pointers
+// are 0, the ordinal is -2.
 API(cuPointerGetAttributes, unsigned n, int *attributes, void **out, CUdeviceptr address) {
     ENTER();
     NEED(attributes && out);

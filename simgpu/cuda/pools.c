@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stream-ordered memory. A pool takes device memory in chunks and keeps up to its threshold of what is unused when
-// work is waited for. Streams run nothing here, so an allocation is ready and a free done at once. Where in a pool's
-// chunks a block would lie is not simulated: only how much the pool has taken.
+// Stream-ordered memory. A pool takes device memory in chunks and keeps up to its threshold of what is unused
+// when work is waited for. Streams run nothing here, so an allocation is ready and a free done at once. Where
+// in a pool's chunks a block would lie is not simulated: only how much the pool has taken.
 #include "memory.h"
 #include <stdlib.h>
 
@@ -34,7 +34,9 @@ struct pool {
 
 static struct pool *all;
 
-static bool is_pool(const struct pool *pool) { return pool && pool->magic == MAGIC && !pool->destroyed; }
+static bool is_pool(const struct pool *pool) {
+    return pool && pool->magic == MAGIC && !pool->destroyed;
+}
 
 static bool resize(struct pool *pool, uint64_t to) {
     if (to > pool->reserved && pool->device >= 0 && !charge(pool->device, to - pool->reserved))
@@ -74,7 +76,8 @@ static struct pool *make(const CUmemPoolProps *properties, int device) {
 }
 
 CUresult pools_start(struct device *device, int ordinal) {
-    CUmemPoolProps properties = {.allocType = CU_MEM_ALLOCATION_PINNED, .location = {CU_MEM_LOCATION_DEVICE, ordinal}};
+    CUmemPoolProps properties = {.allocType = CU_MEM_ALLOCATION_PINNED,
+                                 .location = {CU_MEM_LOCATION_DEVICE, ordinal}};
     device->pool = device->default_pool = make(&properties, ordinal);
     if (!device->pool)
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -214,9 +217,9 @@ API(cuMemPoolSetAttribute, CUmemoryPool pool, int attribute, void *value) {
 
 static bool read_size(const struct pool *pool, int attribute, uint64_t *value) {
     const uint64_t sizes[] = {
-        [RELEASE_THRESHOLD] = pool->threshold,  [RESERVED_CURRENT] = pool->reserved,
-        [RESERVED_HIGH] = pool->reserved_high,  [USED_CURRENT] = pool->used,
-        [USED_HIGH] = pool->used_high,          [MAX_POOL_SIZE] = pool->properties.maxSize,
+        [RELEASE_THRESHOLD] = pool->threshold, [RESERVED_CURRENT] = pool->reserved,
+        [RESERVED_HIGH] = pool->reserved_high, [USED_CURRENT] = pool->used,
+        [USED_HIGH] = pool->used_high,         [MAX_POOL_SIZE] = pool->properties.maxSize,
     };
     bool known = (attribute >= RELEASE_THRESHOLD && attribute <= USED_HIGH) || attribute == MAX_POOL_SIZE;
     if (known)
@@ -279,11 +282,13 @@ API(cuMemGetDefaultMemPool, CUmemoryPool *out, CUmemLocation *location, int type
 API(cuMemGetMemPool, CUmemoryPool *out, CUmemLocation *location, int type) {
     ENTER();
     NEED(out && location && type == CU_MEM_ALLOCATION_PINNED);
-    return location->type == CU_MEM_LOCATION_DEVICE ? cuDeviceGetMemPool(out, location->id) : CUDA_ERROR_NOT_SUPPORTED;
+    return location->type == CU_MEM_LOCATION_DEVICE ? cuDeviceGetMemPool(out, location->id)
+                                                    : CUDA_ERROR_NOT_SUPPORTED;
 }
 
 API(cuMemSetMemPool, CUmemLocation *location, int type, CUmemoryPool pool) {
     ENTER();
     NEED(location && type == CU_MEM_ALLOCATION_PINNED);
-    return location->type == CU_MEM_LOCATION_DEVICE ? cuDeviceSetMemPool(location->id, pool) : CUDA_ERROR_NOT_SUPPORTED;
+    return location->type == CU_MEM_LOCATION_DEVICE ? cuDeviceSetMemPool(location->id, pool)
+                                                    : CUDA_ERROR_NOT_SUPPORTED;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small blocks: they share slabs, which are what the device is charged for. A slab is divided into grains of 512
-// bytes, first fit from where the last block was freed. Knows nothing of how slabs are charged.
+// Small blocks: they share slabs, which are what the device is charged for. A slab is divided into grains of
+// 512 bytes, first fit from where the last block was freed. Knows nothing of how slabs are charged.
 #include "memory.h"
 #include <stdlib.h>
 #include <string.h>
@@ -95,24 +95,27 @@ static CUresult slab_new(struct context *ctx, struct slab **out) {
     return CUDA_SUCCESS;
 }
 
-static size_t next_grain(const struct slab *slab, size_t from, bool taken) {
-    while (from < slab->grains) {
+// The first grain from `from` on that is taken, or free; `end` if none before it is.
+static size_t next_grain(const struct slab *slab, size_t from, size_t end, bool taken) {
+    while (from < end) {
         uint64_t word = taken ? slab->taken[from / 64] : ~slab->taken[from / 64];
         word &= ~(uint64_t)0 << from % 64;
-        if (word)
-            return from / 64 * 64 + (size_t)__builtin_ctzll(word);
+        if (word) {
+            size_t found = from / 64 * 64 + (size_t)__builtin_ctzll(word);
+            return found < end ? found : end;
+        }
         from = (from / 64 + 1) * 64;
     }
-    return slab->grains;
+    return end;
 }
 
 static size_t find_run(const struct slab *slab, size_t grains, size_t from) {
     while (from < slab->grains) {
-        size_t first = next_grain(slab, from, false);
+        size_t first = next_grain(slab, from, slab->grains, false);
         if (first + grains > slab->grains)
             break;
-        size_t last = next_grain(slab, first, true);
-        if (last - first >= grains)
+        size_t last = next_grain(slab, first, first + grains, true);
+        if (last == first + grains)
             return first;
         from = last;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Streams and events. A stream runs nothing: all work is done when the call that gives it returns, so waiting only
-// settles the pools. Nothing is captured into graphs.
+// Streams and events. A stream runs nothing: all work is done when the call that gives it returns, so waiting
+// only settles the pools. Nothing is captured into graphs.
 #include "driver.h"
 #include <stdlib.h>
 #include <time.h>
@@ -24,14 +24,20 @@ struct event {
 };
 
 // The default streams have numbers for handles: they belong to the current context.
-static bool is_default(CUstream stream) { return (uintptr_t)stream <= PER_THREAD; }
-static bool is_stream(CUstream stream) { return is_default(stream) || stream->magic == STREAM_MAGIC; }
-static bool is_event(CUevent event) { return event && event->magic == EVENT_MAGIC; }
+static bool is_default(CUstream stream) {
+    return (uintptr_t)stream <= PER_THREAD;
+}
+static bool is_stream(CUstream stream) {
+    return is_default(stream) || stream->magic == STREAM_MAGIC;
+}
+static bool is_event(CUevent event) {
+    return event && event->magic == EVENT_MAGIC;
+}
 
 #define NEED_HANDLE(condition)                                                                               \
-    do {                                                                                                       \
-        if (!(condition))                                                                                      \
-            return CUDA_ERROR_INVALID_HANDLE;                                                                  \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            return CUDA_ERROR_INVALID_HANDLE;                                                                \
     } while (0)
 
 static CUresult create(CUstream *out, unsigned flags, int priority, struct context *ctx) {
@@ -39,7 +45,11 @@ static CUresult create(CUstream *out, unsigned flags, int priority, struct conte
     struct stream *stream = calloc(1, sizeof *stream);
     if (!stream)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *stream = (struct stream){STREAM_MAGIC, ctx, flags, priority > 0 ? 0 : priority < -5 ? -5 : priority, new_id()};
+    *stream = (struct stream){STREAM_MAGIC, ctx, flags,
+                              priority > 0    ? 0
+                              : priority < -5 ? -5
+                                              : priority,
+                              new_id()};
     *out = stream;
     return CUDA_SUCCESS;
 }
@@ -140,7 +150,8 @@ API(cuStreamGetDevice, CUstream stream, CUdevice *device) {
     return CUDA_SUCCESS;
 }
 
-API(cuStreamAddCallback, CUstream stream, void (*callback)(CUstream, CUresult, void *), void *data, UNUSED unsigned flags) {
+API(cuStreamAddCallback, CUstream stream, void (*callback)(CUstream, CUresult, void *), void *data,
+    UNUSED unsigned flags) {
     ENTER_CONTEXT();
     NEED_HANDLE(is_stream(stream));
     NEED(callback);
@@ -156,7 +167,8 @@ API(cuLaunchHostFunc, CUstream stream, void (*function)(void *), void *data) {
     return CUDA_SUCCESS;
 }
 
-API(cuStreamAttachMemAsync, CUstream stream, UNUSED CUdeviceptr at, UNUSED size_t size, UNUSED unsigned flags) {
+API(cuStreamAttachMemAsync, CUstream stream, UNUSED CUdeviceptr at, UNUSED size_t size,
+    UNUSED unsigned flags) {
     ENTER_CONTEXT();
     NEED_HANDLE(is_stream(stream));
     return CUDA_SUCCESS;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A line per driver call, into the file that GPUPORTION_SIM_TRACE names ("-": stderr): the function and the object
-// that called it. Reads the setting once, when the library is loaded; off, a call pays nothing for it.
+// A line per driver call, into the file that GPUPORTION_SIM_TRACE names ("-": stderr): the function and the
+// object that called it. Reads the setting once, when the library is loaded; off, a call pays nothing for it.
 #include "driver.h"
 #include <elf.h>
 #include <fcntl.h>
@@ -46,7 +46,10 @@ void trace_call(const char *name, const void *caller) {
     struct search search = {(uintptr_t)caller, ""};
     dl_iterate_phdr(look, &search);
     const char *slash = strrchr(search.name, '/');
-    int n = snprintf(line, sizeof line, "%s %s\n", name, slash ? slash + 1 : *search.name ? search.name : "main");
+    int n = snprintf(line, sizeof line, "%s %s\n", name,
+                     slash          ? slash + 1
+                     : *search.name ? search.name
+                                    : "main");
     if (n > 0 && (size_t)n < sizeof line && write(out, line, (size_t)n) < 0)
         out = -1;
 }

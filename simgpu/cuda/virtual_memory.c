@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Virtual memory management: addresses are reserved, physical memory is made, mapped there and made accessible.
+// Virtual memory management: addresses are reserved, physical memory is made, mapped there and made
+// accessible.
 #include "virtual_memory.h"
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -31,7 +32,8 @@ static void *reserve(size_t size, size_t alignment, uintptr_t wanted) {
     return aligned;
 }
 
-API(cuMemAddressReserve, CUdeviceptr *out, size_t size, size_t alignment, CUdeviceptr wanted, uint64_t flags) {
+API(cuMemAddressReserve, CUdeviceptr *out, size_t size, size_t alignment, CUdeviceptr wanted,
+    uint64_t flags) {
     ENTER();
     NEED(out && size && size % MINIMUM_ALIGNMENT == 0 && !flags && !(alignment & (alignment - 1)));
     if (alignment < driver.costs.granularity)
@@ -68,7 +70,8 @@ static CUresult known_place(const CUmemLocation *location) {
     return CUDA_SUCCESS;
 }
 
-API(cuMemCreate, CUmemGenericAllocationHandle *out, size_t size, const CUmemAllocationProp *properties, uint64_t flags) {
+API(cuMemCreate, CUmemGenericAllocationHandle *out, size_t size, const CUmemAllocationProp *properties,
+    uint64_t flags) {
     ENTER();
     NEED(out && properties && size && size % driver.costs.granularity == 0 && !flags);
     NEED(properties->type == CU_MEM_ALLOCATION_PINNED);
@@ -100,7 +103,8 @@ API(cuMemRelease, CUmemGenericAllocationHandle handle) {
 
 static CUresult map(uintptr_t address, size_t size, uint64_t offset, struct physical *physical) {
     struct interval *reserved = intervals_find(&reservations, address);
-    if (!reserved || address + size > reserved->base + reserved->size || intervals_overlap(&mappings, address, size))
+    if (!reserved || address + size > reserved->base + reserved->size ||
+        intervals_overlap(&mappings, address, size))
         return CUDA_ERROR_INVALID_VALUE;
     struct mapping *mapping = calloc(1, sizeof *mapping);
     if (!mapping)
@@ -116,7 +120,8 @@ static CUresult map(uintptr_t address, size_t size, uint64_t offset, struct phys
     return CUDA_SUCCESS;
 }
 
-API(cuMemMap, CUdeviceptr address, size_t size, size_t offset, CUmemGenericAllocationHandle handle, uint64_t flags) {
+API(cuMemMap, CUdeviceptr address, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
+    uint64_t flags) {
     ENTER();
     struct physical *physical = physical_of(handle);
     NEED(physical && size && !flags && size % MINIMUM_ALIGNMENT == 0 && address % MINIMUM_ALIGNMENT == 0);

@@ -17,7 +17,9 @@ API(nvmlDeviceGetCount_v2, unsigned *count) {
     return NVML_SUCCESS;
 }
 
-API(nvmlDeviceGetCount, unsigned *count) { return nvmlDeviceGetCount_v2(count); }
+API(nvmlDeviceGetCount, unsigned *count) {
+    return nvmlDeviceGetCount_v2(count);
+}
 
 API(nvmlDeviceGetHandleByIndex_v2, unsigned index, nvmlDevice_t *device) {
     ENTER();
@@ -76,12 +78,15 @@ API(nvmlDeviceGetPciInfo_v3, nvmlDevice_t device, struct pci_info *info) {
         .bus = board_number(device, "board.%u.pci_bus"),
         .identity = board_number(device, "board.%u.pci_identity"),
     };
-    snprintf(info->legacy_id, sizeof info->legacy_id, "%04X:%02X:00.0", info->domain & 0xffff, info->bus & 0xff);
+    snprintf(info->legacy_id, sizeof info->legacy_id, "%04X:%02X:00.0", info->domain & 0xffff,
+             info->bus & 0xff);
     snprintf(info->id, sizeof info->id, "%08X:%02X:00.0", info->domain, info->bus & 0xff);
     return NVML_SUCCESS;
 }
 
-API(nvmlDeviceGetPciInfo_v2, nvmlDevice_t device, struct pci_info *info) { return nvmlDeviceGetPciInfo_v3(device, info); }
+API(nvmlDeviceGetPciInfo_v2, nvmlDevice_t device, struct pci_info *info) {
+    return nvmlDeviceGetPciInfo_v3(device, info);
+}
 
 static const char *skip_zeros(const char *text) {
     while (*text == '0')

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of a device, as the library before and since driver 510 reports it: in the first structure what the driver
-// keeps for itself counts as used.
+// Memory of a device, as the library before and since driver 510 reports it: in the first structure what the
+// driver keeps for itself counts as used.
 #include "nvml.h"
 
 struct memory {

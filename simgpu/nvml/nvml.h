@@ -6,7 +6,7 @@
 
 // Defines an exported NVML function. The generator finds these by name: one a line.
 #define API(name, ...)                                                                                       \
-    __attribute__((visibility("default"))) int name(__VA_ARGS__);                                              \
+    __attribute__((visibility("default"))) int name(__VA_ARGS__);                                            \
     int name(__VA_ARGS__)
 
 #define UNUSED __attribute__((unused))
@@ -35,9 +35,15 @@ extern struct nvml nvml;
 static inline bool is_device(nvmlDevice_t device) {
     return (uintptr_t)device >= 1 && (uintptr_t)device <= nvml.view.visible;
 }
-static inline unsigned index_of(nvmlDevice_t device) { return (unsigned)(uintptr_t)device - 1; }
-static inline unsigned number_of(nvmlDevice_t device) { return nvml.view.device[index_of(device)]; }
-static inline nvmlDevice_t handle_of(unsigned index) { return (nvmlDevice_t)(uintptr_t)(index + 1); }
+static inline unsigned index_of(nvmlDevice_t device) {
+    return (unsigned)(uintptr_t)device - 1;
+}
+static inline unsigned number_of(nvmlDevice_t device) {
+    return nvml.view.device[index_of(device)];
+}
+static inline nvmlDevice_t handle_of(unsigned index) {
+    return (nvmlDevice_t)(uintptr_t)(index + 1);
+}
 int nvml_copy(const char *text, char *out, unsigned room);
 int nvml_setting(nvmlDevice_t device, const char *key, char *out, unsigned room);
 
@@ -46,15 +52,15 @@ unsigned pid_here(unsigned slot);
 #pragma GCC visibility pop
 
 #define ENTER()                                                                                              \
-    do {                                                                                                       \
-        if (!nvml.users)                                                                                       \
-            return NVML_UNINITIALIZED;                                                                         \
+    do {                                                                                                     \
+        if (!nvml.users)                                                                                     \
+            return NVML_UNINITIALIZED;                                                                       \
     } while (0)
 #define NEED(condition)                                                                                      \
-    do {                                                                                                       \
-        if (!(condition))                                                                                      \
-            return NVML_INVALID_ARGUMENT;                                                                      \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            return NVML_INVALID_ARGUMENT;                                                                    \
     } while (0)
 #define ENTER_DEVICE(device, out)                                                                            \
-    ENTER();                                                                                                   \
+    ENTER();                                                                                                 \
     NEED(is_device(device) && (out))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pid by which the caller knows the owner of a slot. An owner wrote down its pid as of its own pid namespace;
-// where that is not ours, /proc says who it is here. A process that cannot be seen from here has no pid here.
+// The pid by which the caller knows the owner of a slot. An owner wrote down its pid as of its own pid
+// namespace; where that is not ours, /proc says who it is here. A process that cannot be seen from here has
+// no pid here.
 #include "nvml.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -36,7 +37,8 @@ static uint64_t innermost_pid(const char *process) {
     const char *line = strstr(text, "\nNSpid:");
     uint64_t pid = 0;
     for (const char *at = line ? line + 7 : ""; *at && *at != '\n'; at++)
-        pid = *at < '0' || *at > '9' ? (at[1] >= '0' && at[1] <= '9' ? 0 : pid) : pid * 10 + (uint64_t)(*at - '0');
+        pid = *at < '0' || *at > '9' ? (at[1] >= '0' && at[1] <= '9' ? 0 : pid)
+                                     : pid * 10 + (uint64_t)(*at - '0');
     return pid;
 }
 

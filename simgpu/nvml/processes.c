@@ -69,26 +69,32 @@ API(nvmlDeviceGetComputeRunningProcesses, nvmlDevice_t device, unsigned *count, 
     return report(device, count, out, sizeof *out);
 }
 
-API(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlDevice_t device, unsigned *count, UNUSED struct process *out) {
+API(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlDevice_t device, unsigned *count,
+    UNUSED struct process *out) {
     return none(device, count);
 }
 
-API(nvmlDeviceGetGraphicsRunningProcesses_v2, nvmlDevice_t device, unsigned *count, UNUSED struct process *out) {
+API(nvmlDeviceGetGraphicsRunningProcesses_v2, nvmlDevice_t device, unsigned *count,
+    UNUSED struct process *out) {
     return none(device, count);
 }
 
-API(nvmlDeviceGetGraphicsRunningProcesses, nvmlDevice_t device, unsigned *count, UNUSED struct process_v1 *out) {
+API(nvmlDeviceGetGraphicsRunningProcesses, nvmlDevice_t device, unsigned *count,
+    UNUSED struct process_v1 *out) {
     return none(device, count);
 }
 
-API(nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlDevice_t device, unsigned *count, UNUSED struct process *out) {
+API(nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlDevice_t device, unsigned *count,
+    UNUSED struct process *out) {
     return none(device, count);
 }
 
-API(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlDevice_t device, unsigned *count, UNUSED struct process *out) {
+API(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlDevice_t device, unsigned *count,
+    UNUSED struct process *out) {
     return none(device, count);
 }
 
-API(nvmlDeviceGetMPSComputeRunningProcesses, nvmlDevice_t device, unsigned *count, UNUSED struct process_v1 *out) {
+API(nvmlDeviceGetMPSComputeRunningProcesses, nvmlDevice_t device, unsigned *count,
+    UNUSED struct process_v1 *out) {
     return none(device, count);
 }

@@ -34,9 +34,13 @@ API(nvmlInit_v2, void) {
     return NVML_SUCCESS;
 }
 
-API(nvmlInit, void) { return nvmlInit_v2(); }
+API(nvmlInit, void) {
+    return nvmlInit_v2();
+}
 
-API(nvmlInitWithFlags, UNUSED unsigned flags) { return nvmlInit_v2(); }
+API(nvmlInitWithFlags, UNUSED unsigned flags) {
+    return nvmlInit_v2();
+}
 
 API(nvmlShutdown, void) {
     ENTER();
@@ -93,7 +97,9 @@ API(nvmlSystemGetCudaDriverVersion_v2, int *version) {
     return NVML_SUCCESS;
 }
 
-API(nvmlSystemGetCudaDriverVersion, int *version) { return nvmlSystemGetCudaDriverVersion_v2(version); }
+API(nvmlSystemGetCudaDriverVersion, int *version) {
+    return nvmlSystemGetCudaDriverVersion_v2(version);
+}
 
 API(nvmlSystemGetProcessName, UNUSED unsigned pid, UNUSED char *name, UNUSED unsigned room) {
     ENTER();

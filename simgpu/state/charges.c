@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who holds what: the slots, and the changes to totals and cells (state.h says how they survive a death at any
-// instruction). Knows nothing of the file's text.
+// Who holds what: the slots, and the changes to totals and cells (state.h says how they survive a death at
+// any instruction). Knows nothing of the file's text.
 #include "state.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -15,11 +15,21 @@
 #define UNITS ((1u << 24) - 1)
 
 // The words. A total and a cell have their units on top and the turn of their last change at the bottom.
-static uint64_t units(uint64_t word) { return word >> 40; }
-static unsigned turn(uint64_t word) { return word & TURNS; }
-static unsigned changer(uint64_t total) { return total >> 27 & (SIM_SLOTS - 1); }
-static uint64_t total_word(uint64_t u, unsigned slot, unsigned t) { return u << 40 | (uint64_t)slot << 27 | (t & TURNS); }
-static uint64_t cell_word(uint64_t u, unsigned t) { return u << 40 | (t & TURNS); }
+static uint64_t units(uint64_t word) {
+    return word >> 40;
+}
+static unsigned turn(uint64_t word) {
+    return word & TURNS;
+}
+static unsigned changer(uint64_t total) {
+    return total >> 27 & (SIM_SLOTS - 1);
+}
+static uint64_t total_word(uint64_t u, unsigned slot, unsigned t) {
+    return u << 40 | (uint64_t)slot << 27 | (t & TURNS);
+}
+static uint64_t cell_word(uint64_t u, unsigned t) {
+    return u << 40 | (t & TURNS);
+}
 
 struct change {
     unsigned slot; // whose cell
@@ -33,7 +43,9 @@ static uint64_t intent_word(struct change c, unsigned t) {
 static struct change intended(uint64_t word) {
     return (struct change){.slot = word >> 52, .less = word >> 51 & 1, .units = word >> 27 & UNITS};
 }
-static uint64_t apply(uint64_t u, struct change c) { return c.less ? u - c.units : u + c.units; }
+static uint64_t apply(uint64_t u, struct change c) {
+    return c.less ? u - c.units : u + c.units;
+}
 
 // Brings the cell up to date with the total's last change, which its maker may not have lived to do.
 static void finish(struct sim_shared *at, unsigned device, uint64_t total) {
@@ -45,7 +57,8 @@ static void finish(struct sim_shared *at, unsigned device, uint64_t total) {
     uint64_t cell = atomic_load(&at->cell[device][c.slot]);
     if (turn(cell) == turn(total) || atomic_load(&at->total[device].word) != total)
         return;
-    atomic_compare_exchange_strong(&at->cell[device][c.slot], &cell, cell_word(apply(units(cell), c), turn(total)));
+    atomic_compare_exchange_strong(&at->cell[device][c.slot], &cell,
+                                   cell_word(apply(units(cell), c), turn(total)));
 }
 
 // One attempt at a change on top of `total`, which has been finished.
@@ -83,7 +96,9 @@ static void bury(struct sim_view *view, unsigned device) {
             empty(view, slot, device, false);
 }
 
-static uint64_t in_units(uint64_t bytes) { return bytes / SIM_UNIT + (bytes % SIM_UNIT != 0); }
+static uint64_t in_units(uint64_t bytes) {
+    return bytes / SIM_UNIT + (bytes % SIM_UNIT != 0);
+}
 
 bool sim_take(struct sim_view *view, int slot, unsigned device, uint64_t bytes) {
     struct change c = {(unsigned)slot, false, in_units(bytes)};

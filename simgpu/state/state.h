@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The state of the simulated devices: one file that every process which opened the driver maps. It says what each
-// process holds of each device, without locks. Knows nothing of CUDA or NVML.
+// The state of the simulated devices: one file that every process which opened the driver maps. It says what
+// each process holds of each device, without locks. Knows nothing of CUDA or NVML.
 //
-//     0        text, "key value" lines: boards, costs, version; written once, before any process opens the file
-//     64 KiB   binary: the totals, the slots, and per device and slot a cell (what it holds) and an intent
+//     0        text, "key value" lines: boards, costs, version; written once, before any process opens the
+//     file 64 KiB   binary: the totals, the slots, and per device and slot a cell (what it holds) and an
+//     intent
 //
-// A process that opens the driver owns a slot for as long as its descriptor of this file, or a copy that a forked
-// child inherited, is open: an open-file-description lock on one byte per slot says so, in any pid namespace. What
-// the dead left in their cells is free memory; whoever needs it takes it out.
+// A process that opens the driver owns a slot for as long as its descriptor of this file, or a copy that a
+// forked child inherited, is open: an open-file-description lock on one byte per slot says so, in any pid
+// namespace. What the dead left in their cells is free memory; whoever needs it takes it out.
 //
-// A charge changes two words, the device's total and a cell, and a process may die between them. So the total names
-// the change that made it (slot and turn), the change was written down before (the slot's intent), and everyone
-// finishes the last change before making one. Nobody ever waits for anybody.
+// A charge changes two words, the device's total and a cell, and a process may die between them. So the total
+// names the change that made it (slot and turn), the change was written down before (the slot's intent), and
+// everyone finishes the last change before making one. Nobody ever waits for anybody.
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
