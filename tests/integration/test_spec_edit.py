@@ -1,7 +1,7 @@
 """Real low-level runtimes start a container from an edited spec; what its processes see is what was granted.
 
-The driver is a stand-in of plain files, our libraries are empty shared objects, hooks write down what they got:
-neither a GPU nor the daemon is needed.
+The driver is a stand-in of plain files, our libraries are empty shared objects, hooks write down what they
+got: neither a GPU nor the daemon is needed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Host:
     """A folder with a root filesystem and stand-ins for everything that an Injection names; a runtime."""
 
     folder: Path
-    runtime: str
+    runtime: tuple[str, ...]
 
     def run(self, script: str, *mounts: tuple[str, Path], **root: Any) -> subprocess.CompletedProcess[str]:
         """Run a shell script in a container of an edited spec; `mounts` are a user's own (-v), target first."""
@@ -48,7 +48,15 @@ class Host:
         (bundle / "config.json").write_text(json.dumps(edit(spec, self.injection())))
         name = f"gpuportion-test-{os.getpid()}"
         return subprocess.run(
-            [self.runtime, "--root", f"{self.folder}/state", "run", "--bundle", str(bundle), name],
+            [
+                *self.runtime,
+                "--root",
+                f"{self.folder}/state",
+                "run",
+                "--bundle",
+                str(bundle),
+                name,
+            ],
             env={"PATH": PATH, "OF_THE_ENGINE": "secret"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -104,12 +112,12 @@ def _copy_commands(rootfs: Path) -> None:
         told = subprocess.run(["ldd", command], capture_output=True, text=True, check=True).stdout
         files |= {word for word in told.split() if word.startswith("/")}
     for file in files:
-        target = rootfs / file.lstrip("/")
+        folder, name = os.path.split(file)
+        target = rootfs / os.path.realpath(folder).lstrip("/") / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
     for name in ("bin", "lib", "lib64"):  # merged, as on every current distribution
-        if not (rootfs / name).exists():
-            (rootfs / name).symlink_to(f"usr/{name}")
+        (rootfs / name).symlink_to(f"usr/{name}")
 
 
 def _library(path: Path, soname: str) -> None:
@@ -117,6 +125,13 @@ def _library(path: Path, soname: str) -> None:
     if compiler is None:
         pytest.skip("needs cc")
     subprocess.run([compiler, "-shared", f"-Wl,-soname,{soname}", "-o", path, "-xc", "/dev/null"], check=True)
+
+
+def _without_hybrid_cgroups(runtime: str) -> tuple[str, ...]:
+    """crun refuses a version 1 hierarchy that has a version 2 one beside it; there it gets to see the first."""
+    if runtime != "crun" or not os.path.exists("/sys/fs/cgroup/unified/cgroup.procs"):
+        return ()
+    return ("unshare", "--mount", "sh", "-c", 'umount /sys/fs/cgroup/unified && exec "$0" "$@"')
 
 
 @pytest.fixture(params=["runc", "crun"])
@@ -139,7 +154,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     (tmp_path / "ld.so.preload").write_bytes(preload_text(b""))
     (tmp_path / "hook").write_text(RECORD.format(folder=tmp_path))
     (tmp_path / "hook").chmod(0o755)
-    yield Host(tmp_path, runtime)
+    yield Host(tmp_path, (*_without_hybrid_cgroups(request.param), runtime))
 
 
 def test_every_name_of_the_driver_is_one_inode_of_ours(host: Host) -> None:
@@ -154,21 +169,13 @@ def test_every_name_of_the_driver_is_one_inode_of_ours(host: Host) -> None:
 
 def test_our_libraries_are_loaded_with_and_without_the_variable(host: Host) -> None:
     """LD_PRELOAD for most, /etc/ld.so.preload for cleared environments; the loader complains of nothing."""
-    done = host.run('echo "$LD_PRELOAD"; cat /proc/self/maps; unset LD_PRELOAD; cat /proc/self/maps')
+    done = host.run('echo "$LD_PRELOAD"; cat /proc/self/maps; echo; unset LD_PRELOAD; cat /proc/self/maps')
     assert done.stdout.startswith("/.gpuportion/libcuda.so.1:/.gpuportion/libnvidia-ml.so.1\n")
-    for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
-        first, second = (
-            sum(f"/.gpuportion/{library}" in line for line in part.splitlines())
-            for part in _halves(done.stdout)
-        )
-        assert first == second > 0, done.stderr
+    for maps in done.stdout.split("\n\n"):
+        for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
+            inodes = {line.split()[4] for line in maps.splitlines() if f" /.gpuportion/{library}" in line}
+            assert len(inodes) == 1, done.stderr
     assert done.stderr == ""
-
-
-def _halves(maps: str) -> tuple[str, str]:
-    """The two listings: each ends with the last mapping of a process."""
-    first, _, second = maps.partition("[vsyscall]" if "[vsyscall]" in maps else "[stack]")
-    return first, second
 
 
 @pytest.mark.parametrize(
@@ -199,7 +206,7 @@ def test_only_the_ledger_can_be_written(host: Host) -> None:
     assert (host.folder / "ledger").read_text() == "mine\n"
 
 
-@pytest.mark.parametrize("target", ["/.gpuportion", "/.gpuportion/policy", "/etc", "/", LIB])
+@pytest.mark.parametrize("target", ["/.gpuportion", "/.gpuportion/policy", "/etc", LIB])
 def test_a_users_mount_cannot_cover_ours(host: Host, target: str) -> None:
     """Neither exactly there nor over a folder above; and nothing of ours lands in the user's folder."""
     mine = host.folder / "mine"
@@ -208,8 +215,6 @@ def test_a_users_mount_cannot_cover_ours(host: Host, target: str) -> None:
     if target == "/.gpuportion/policy":
         source = mine / "policy"
         source.write_text("unlimited\n")
-    if target == "/":
-        source = host.folder / "rootfs"
     if target == LIB:
         shutil.copytree(host.folder / f"rootfs{LIB}", mine, dirs_exist_ok=True)
     done = host.run("cat /.gpuportion/policy /etc/ld.so.preload", (target, source))
@@ -232,7 +237,7 @@ def test_the_device_can_be_opened_by_its_number(host: Host) -> None:
 
 
 def test_hooks_get_their_arguments_and_no_inherited_environment(host: Host) -> None:
-    """Neither the engine's nor the container's: with the image's LD_PRELOAD that would be root on the host."""
+    """Neither the engine's nor the container's: with an image's LD_PRELOAD that would be root on the host."""
     assert host.run("true").returncode == 0
     expected = {
         "confirm": f"confirm --socket /s.sock --token {TOKEN} --id c1",

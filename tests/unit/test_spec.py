@@ -149,7 +149,7 @@ def test_our_hooks_come_first_and_cdis_inherit_nothing() -> None:
 
 
 def test_others_hooks_run_behind_ours() -> None:
-    """A refused confirm must come before the effects of others, a failing poststop must not keep ours away."""
+    """A refused confirm must come before the effects of others; a failing poststop must not hide ours."""
     before = docker()
     before["hooks"] = {stage: [{"path": "/other"}] for stage in ("createRuntime", "poststop")}
     hooks = spec.edit(before, injection())["hooks"]
@@ -188,7 +188,7 @@ def test_the_input_is_left_alone() -> None:
 def test_a_users_mount_over_ours_loses() -> None:
     """In our folder it goes; over a parent folder it comes first."""
     before = docker()
-    for target in ("/.gpuportion", "/.gpuportion/policy", "/etc/ld.so.preload", "/etc", LIB, "/"):
+    for target in ("/.gpuportion", "/.gpuportion/policy", "/etc/ld.so.preload", "/etc", LIB):
         before["mounts"].append({"destination": target, "source": "/home/user", "options": ["bind"]})
     got = targets(spec.edit(before, injection()))
     assert (
