@@ -11,10 +11,13 @@ Paths come from /proc/PID/cgroup and are of the daemon's cgroup namespace. Knows
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from collections.abc import Iterator
 from typing import Final
+
+from gpuportion.allocator.processes import read_proc
 
 PREFERRED: Final = ("pids", "memory", "devices", "freezer", "name=systemd")
 """v1 hierarchies to look at, the best first: those that container runtimes always join."""
@@ -46,8 +49,7 @@ def mounts() -> dict[str, str]:
 def membership(pid: int) -> dict[str, str]:
     """Path of process `pid` in each v1 hierarchy by name, and in v2 under ""; empty: it is gone."""
     try:
-        with open(f"/proc/{pid}/cgroup") as file:
-            lines = file.read().splitlines()
+        lines = os.fsdecode(read_proc(f"/proc/{pid}/cgroup")).splitlines()
     except OSError:
         return {}
     found: dict[str, str] = {}
@@ -77,8 +79,7 @@ def is_populated(folder: str) -> bool:
     """Is a process in this cgroup or in one below it? What cannot be read for a reason other than being gone
     counts as populated: a grant ends too late rather than too early."""
     try:
-        with open(f"{folder}/cgroup.events") as file:
-            return "populated 0" not in file.read()
+        return b"populated 0" not in read_proc(f"{folder}/cgroup.events")
     except FileNotFoundError:
         return any(_members(path) for path in _below(folder))
     except OSError as problem:
@@ -87,15 +88,12 @@ def is_populated(folder: str) -> bool:
 
 def _members(folder: str) -> bool:
     try:
-        with open(f"{folder}/cgroup.procs") as file:
-            return bool(file.read(1))
+        return bool(read_proc(f"{folder}/cgroup.procs"))
     except OSError as problem:
         return not _is_gone(problem)
 
 
 def _is_gone(problem: OSError) -> bool:
-    import errno
-
     return problem.errno in (errno.ENOENT, errno.ENODEV)
 
 

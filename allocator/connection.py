@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import selectors
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -46,6 +47,7 @@ class Connection:
         self.sock = sock
         self.peer = peer
         self.deadline = now + IDLE
+        self.wanted = selectors.EVENT_READ
         self._bounds = OF_ROOT if peer.uid == 0 else OF_OTHERS
         self._inbox = bytearray()
         self._fds: list[int] = []

@@ -49,6 +49,9 @@ class StartError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status."""
     options = parser().parse_args(argv)
+    # What the format does not show is not asked for: a grant's life is three lines (see logging's HOWTO).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # type: ignore[attr-defined]
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="gpuportiond: %(message)s")
     os.environ["GPUPORTION_RUN_DIR"] = options.run_dir  # socket paths in hooks follow it
     try:

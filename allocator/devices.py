@@ -68,7 +68,9 @@ def uuid_bytes(uuid: str) -> bytes:
 
 def free(gpu: Gpu, holdings: Iterable[Holding]) -> int:
     """Bytes of `gpu` that can still be granted, whole MiB."""
-    here = [holding.share for holding in holdings if holding.share.uuid == gpu.uuid]
-    if any(share.exclusive for share in here):
-        return 0
-    return max(0, gpu.grantable - sum(share.limit for share in here))
+    left = gpu.grantable
+    for holding in holdings:
+        share = holding.share
+        if share.uuid == gpu.uuid:
+            left -= gpu.total if share.exclusive else share.limit
+    return max(0, left)

@@ -1,6 +1,6 @@
 """The life of grants on this host: the shell around `lifecycle`, `store` and the pages.
 
-    reserve   the row is written RESERVED (from now on it counts), then the pages are made; a failure undoes it
+    reserve   the row is written RESERVED (from now on it counts), then the pages are made; or all is undone
     confirm   the hook shows the container's first process by a pidfd: ACTIVE
     look      a hint came: what is really there decides; a released grant's pages and row go
     recover   at start: everything that a crash, or a daemon that was not there, left behind

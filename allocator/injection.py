@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gpuportion import paths
 from gpuportion.allocator import device_nodes
-from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
@@ -48,9 +48,8 @@ def programs() -> Programs:
         raise GpuportionError("GP302", why=f"gpuportion is not whole: {problem}") from None
 
 
-def device_edits(files: CdiFiles, shares: Sequence[Share]) -> cdi.ContainerEdits:
+def device_edits(specs: Sequence[cdi.Spec], shares: Sequence[Share]) -> cdi.ContainerEdits:
     """What the GPUs of a grant need. GpuportionError GP302: no CDI spec has them."""
-    specs = files.specs()
     names = [cdi.name_of(specs, cdi.GPU_KIND, index=share.index, uuid=share.uuid) for share in shares]
     edits = cdi.edits(specs, cdi.GPU_KIND, names)
     cdi.driver_paths(edits)
@@ -58,7 +57,7 @@ def device_edits(files: CdiFiles, shares: Sequence[Share]) -> cdi.ContainerEdits
 
 
 def gather(
-    files: CdiFiles,
+    specs: Sequence[cdi.Spec],
     edits: cdi.ContainerEdits,
     folder: str,
     *,
@@ -79,9 +78,15 @@ def gather(
         preload=f"{folder}/{PRELOAD}",
         hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
         uuids=tuple(share.uuid for share in shares),
-        cdi_paths=cdi.targets(files.specs(), cdi.GPU_KIND),
-        driver_majors=device_nodes.driver_majors(),
+        cdi_paths=cdi.targets(specs, cdi.GPU_KIND),
+        driver_majors=_majors(int(time.monotonic())),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _majors(second: int) -> frozenset[int]:
+    """The driver's majors, read once a second at most: they change only when its modules are loaded again."""
+    return device_nodes.driver_majors()
 
 
 def write_preload(folder: str, image_preload: bytes) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 
 from gpuportion.sizes import MIB
 
-DEFAULT: Final = 300 * MIB
+DEFAULT: Final = 304 * MIB
 VOTES: Final = 15
 SMALLEST: Final = 8 * MIB
 LARGEST: Final = 4096 * MIB

@@ -29,6 +29,7 @@ from gpuportion.shim.spec import change
 
 log: Final = logging.getLogger("gpuportiond")
 
+ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 PROTOCOL: Final = 1
 VERBS: Final = ("create", "run", "restore")
 LONGEST_ID: Final = 1024
@@ -95,7 +96,8 @@ class Operations:
         return wire.Message({"token": grant.token}, edited)
 
     def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes) -> bytes:
-        edits = injection.device_edits(self._files, grant.shares)
+        specs = self._files.specs()
+        edits = injection.device_edits(specs, grant.shares)
         linux = spec.get("linux")
         folder = self._grants.make_pages(
             grant,
@@ -106,7 +108,7 @@ class Operations:
         )
         injection.write_preload(folder, preload)
         gathered = injection.gather(
-            self._files,
+            specs,
             edits,
             folder,
             token=grant.token,
@@ -117,7 +119,7 @@ class Operations:
         edited = change(spec, gathered)
         for removed in edited.removed:
             log.info("%s: taken out of its spec: %s", grant.token[:8], removed)
-        return json.dumps(edited.spec, separators=(",", ":")).encode()
+        return ENCODE(edited.spec).encode()
 
     def confirm(self, peer: Peer, message: wire.Message) -> wire.Message:
         pid = message.head.get("pid")
@@ -161,7 +163,9 @@ class Operations:
             portion = self._portions.make(grant.token, folder, mounts)
             self._grants.confirm(grant.token, caller.pid, message.fds[0], beside=caller.pid)
         binds = [{"source": source, "target": target} for source, target in portion.mounts]
-        head = {"token": grant.token, "folder": portion.folder, "env": portion.env, "mounts": binds}
+        # Nothing keeps the host's other GPUs from the process; named here, device 0 is one that it may use.
+        env = {**portion.env, "CUDA_VISIBLE_DEVICES": ",".join(share.uuid for share in shares)}
+        head = {"token": grant.token, "folder": portion.folder, "env": env, "mounts": binds}
         return wire.Message(head)
 
     # Both

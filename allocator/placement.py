@@ -83,7 +83,7 @@ def plan(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request) -> Pla
     """Where `want` is served, given what is granted already."""
     _check_built(want)
     eligible = _eligible(gpus, want)
-    chosen = _choose(eligible, want.count, lambda gpu, k: _cost(gpu, holdings, want, k))
+    chosen = _choose(eligible, want.count, _slots(holdings, want))
     if chosen is None:
         return _refusal(gpus, eligible, holdings, want)
     return Placement(
@@ -163,15 +163,22 @@ def _fraction_of(gpu: Gpu, fraction: Decimal) -> int:
     return size - size % MIB
 
 
-def _cost(gpu: Gpu, holdings: Sequence[Holding], want: Request, k: int) -> Cost | None:
+def _slots(holdings: Sequence[Holding], want: Request) -> Slot:
+    """`_cost` on what each GPU has, which is the same for every share."""
+    by_gpu: dict[str, list[Holding]] = {}
+    for holding in holdings:
+        by_gpu.setdefault(holding.share.uuid, []).append(holding)
+    return lambda gpu, k: _cost(gpu, by_gpu.get(gpu.uuid, ()), want, k)
+
+
+def _cost(gpu: Gpu, here: Sequence[Holding], want: Request, k: int) -> Cost | None:
     """How little we like to serve the k-th share from `gpu`; None: it does not fit. Costs of several add
     up."""
-    left = free(gpu, holdings)
+    left = free(gpu, here)
     need = _need(gpu, want, k)
-    shared = any(holding.share.uuid == gpu.uuid for holding in holdings)
-    if need < MINIMUM or need > left or (want.whole and shared):
+    if need < MINIMUM or need > left or (want.whole and here):
         return None
-    return (0 if shared else 1, left - need if not want.whole else gpu.unmanaged, gpu.index)
+    return (0 if here else 1, left - need if not want.whole else gpu.unmanaged, gpu.index)
 
 
 def _choose(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | None:
@@ -202,7 +209,8 @@ def _refusal(
         ((free(gpu, holdings), gpu) for gpu in eligible), key=lambda room: (-room[0], room[1].index)
     )
     best_free, best = rooms[0]
-    fitting = sum(_cost(gpu, holdings, want, 0) is not None for gpu in eligible)
+    slot = _slots(holdings, want)
+    fitting = sum(slot(gpu, 0) is not None for gpu in eligible)
     here = tuple(held for held in holdings if held.share.uuid == best.uuid)
     return Refusal(
         want=want,
@@ -218,7 +226,7 @@ def _refusal(
 
 def _fits(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request) -> bool:
     healthy = sorted((gpu for gpu in gpus if not gpu.trouble), key=lambda gpu: gpu.index)
-    return _choose(healthy, want.count, lambda gpu, k: _cost(gpu, holdings, want, k)) is not None
+    return _choose(healthy, want.count, _slots(holdings, want)) is not None
 
 
 def suggestion(room: int) -> str:

@@ -57,6 +57,7 @@ class Server:
         self._answer = answer
         self._look = look
         self._connections: set[Connection] = set()
+        self._of_uid: collections.Counter[int] = collections.Counter()
         self._accepts_again: float | None = None
         self._stopped = False
         listener.setblocking(False)
@@ -127,6 +128,7 @@ class Server:
         connection = Connection(sock, _peer(sock), now())
         if self._has_room(connection.peer):
             self._connections.add(connection)
+            self._of_uid[connection.peer.uid] += 1
             self._selector.register(sock, selectors.EVENT_READ, connection)
             return
         text = GpuportionError("GP303", why="there are too many connections; try again").text
@@ -137,9 +139,8 @@ class Server:
     def _has_room(self, peer: Peer) -> bool:
         if len(self._connections) >= MOST:
             return False
-        uids = collections.Counter(one.peer.uid for one in self._connections)
-        others = sum(uids.values()) - uids[0]
-        return peer.uid == 0 or (others < MOST_OF_OTHERS and uids[peer.uid] < MOST_OF_ONE)
+        others = len(self._connections) - self._of_uid[0]
+        return peer.uid == 0 or (others < MOST_OF_OTHERS and self._of_uid[peer.uid] < MOST_OF_ONE)
 
     def _serve(self, connection: Connection, mask: int) -> None:
         try:
@@ -149,7 +150,9 @@ class Server:
                 connection.read(now())
             self._answer_all(connection)
             wanted = selectors.EVENT_WRITE if connection.is_answering else selectors.EVENT_READ
-            self._selector.modify(connection.sock, wanted, connection)
+            if connection.wanted != wanted:
+                connection.wanted = wanted
+                self._selector.modify(connection.sock, wanted, connection)
         except ClosedError:
             self._close(connection)
 
@@ -180,6 +183,7 @@ class Server:
 
     def _close(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._of_uid[connection.peer.uid] -= 1
         self._selector.unregister(connection.sock)
         connection.close()
 

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,9 +87,13 @@ RECORDS: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
+ENCODE: Final = json.JSONEncoder(
+    separators=(",", ":"), default=lambda one: {n: getattr(one, n) for n in one.__slots__}
+).encode
+
+
 def _detail(grant: Grant) -> str:
-    values = {name: getattr(grant, name) for name in DETAIL}
-    return json.dumps(values, separators=(",", ":"), default=dataclasses.asdict)
+    return ENCODE({name: getattr(grant, name) for name in DETAIL})
 
 
 def _grant(row: tuple[Any, ...]) -> Grant:
@@ -104,13 +108,18 @@ class Store:
     """The rows of one file. One process, one thread."""
 
     def __init__(self, path: str) -> None:
+        """BrokenStoreError if the file is there and no such store."""
         self._db = _open(path)
-        found = self._db.execute(
-            'SELECT generation, token, state, boot, deadline, detail FROM "grant" ORDER BY 1'
-        )
-        self._rows = {grant.token: grant for grant in map(_grant, found)}
+        try:
+            found = self._db.execute(
+                'SELECT generation, token, state, boot, deadline, detail FROM "grant" ORDER BY generation'
+            )
+            self._rows = {grant.token: grant for grant in map(_grant, found)}
+        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as problem:
+            self._db.close()
+            raise BrokenStoreError(str(problem)) from None
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Grant]:
         return iter(list(self._rows.values()))
 
     def get(self, token: str) -> Grant | None:
@@ -160,13 +169,16 @@ def _open(path: str) -> sqlite3.Connection:
     """The file, made where there is none. A broken one is never replaced: it alone knows what is granted."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     db = sqlite3.connect(path, isolation_level=None, cached_statements=16)
-    db.execute("PRAGMA locking_mode=EXCLUSIVE")
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=OFF")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-    elif version != VERSION:
+    try:
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=OFF"):
+            db.execute(f"PRAGMA {setting}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+    except sqlite3.DatabaseError as problem:
         db.close()
-        raise BrokenStoreError(f"version {version}; this daemon knows version {VERSION}")
+        raise BrokenStoreError(str(problem)) from None
+    if version not in (0, VERSION):
+        db.close()
+        raise BrokenStoreError(f"it is of version {version}; this daemon knows version {VERSION}")
     return db

@@ -1,0 +1,201 @@
+"""How many lives of grants a second the daemon manages, and how long a reserve takes under steady arrivals.
+
+A real daemon process on simulated GPUs, on its real socket, with requests as the launcher and the hook make them:
+a connection each, docker's own config.json, the pidfd of a real process that is killed to end the container. The
+processes are started beforehand and reaped afterwards, so that the clients do not starve the daemon of the CPU;
+nothing of the daemon's work is left out, and the time runs until the last grant is released.
+
+    grants_per_s   create, confirm, end, release; 32 clients at once
+    p99_ms         a create when 100 arrive a second; from the moment when it was due to its answer
+    ping_ms, ping_p99_ms   the same connection with nothing done: what the socket and Python take by themselves
+
+The last line is one JSON object. The ledgers' mounts need root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from gpuportion import wire
+from tests.support.daemon import CONFIG, MIB, Daemon
+
+CLIENTS: Final = 32
+LIVES: Final = 3000
+ARRIVALS: Final = 100
+SECONDS: Final = 10
+GPUS: Final = 8
+SIZE: Final = 512 * MIB
+
+
+class Containers:
+    """Processes that stand for containers: started at once, taken one by one, ended by a signal."""
+
+    def __init__(self, count: int) -> None:
+        self._ready: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._all = [subprocess.Popen(["sleep", "3600"]) for _ in range(count)]
+        for process in self._all:
+            self._ready.put(process)
+
+    def take(self) -> tuple[int, int]:
+        process = self._ready.get_nowait()
+        return process.pid, os.pidfd_open(process.pid)
+
+    def end(self) -> None:
+        for process in self._all:
+            process.kill()
+            process.wait()
+
+
+class Client:
+    """What the launcher and the hook send, made ready as they have it when they ask."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._path = str(daemon.run_dir / "gpuportiond.sock")
+        config = json.loads(CONFIG.read_text())
+        config["process"]["env"].append(f"GPU_MEMORY_LIMIT={SIZE // MIB}Mi")
+        self._config = json.dumps(config).encode()
+
+    def ask(self, head: dict[str, object], body: bytes = b"", fds: tuple[int, ...] = ()) -> wire.Message:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(self._path)
+            wire.send(sock, wire.Message({"v": 1, **head}, body, wire.REQUEST, fds))
+            answer = wire.receive(sock)
+        if answer.status != wire.OK:
+            raise SystemExit(f"the daemon refused: {answer.body.decode()}")
+        return answer
+
+    def create(self, id: str) -> str:
+        head: dict[str, object] = {"op": "create", "verb": "create", "root": "/run/bench", "id": id}
+        answer = self.ask({**head, "bundle": "/bundle", "preload_bytes": 0}, self._config)
+        return str(answer.head["token"])
+
+    def confirm_and_end(self, token: str, containers: Containers) -> None:
+        pid, pidfd = containers.take()
+        try:
+            self.ask({"op": "confirm", "token": token, "pid": pid}, fds=(pidfd,))
+            os.kill(pid, 9)
+        finally:
+            os.close(pidfd)
+
+
+def lives_per_second(daemon: Daemon, lives: int) -> float:
+    """Full lives a second, all clients together."""
+    client = Client(daemon)
+    containers = Containers(lives)
+    numbers = iter(range(lives))
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            client.confirm_and_end(client.create(f"life-{number}"), containers)
+
+    began = time.perf_counter()
+    threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while daemon.ps():
+        time.sleep(0.001)
+    took = time.perf_counter() - began
+    containers.end()
+    return lives / took
+
+
+def latencies(daemon: Daemon, seconds: int, what: str) -> list[float]:
+    """Milliseconds of each `what` (create or ping) when ARRIVALS come a second, evenly."""
+    client = Client(daemon)
+    containers = Containers(seconds * ARRIVALS if what == "create" else 0)
+    taken: list[float] = []
+
+    def arrive(due: float, number: int) -> None:
+        if what == "ping":
+            client.ask({"op": "ping"})
+            taken.append((time.perf_counter() - due) * 1e3)
+            return
+        token = client.create(f"arrival-{number}")
+        taken.append((time.perf_counter() - due) * 1e3)
+        client.confirm_and_end(token, containers)
+
+    arrivals: queue.SimpleQueue[tuple[float, int] | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        for due, number in iter(arrivals.get, None):
+            arrive(due, number)
+
+    threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for due, number in _evenly(seconds):
+        arrivals.put((due, number))
+    for thread in threads:
+        arrivals.put(None)
+    for thread in threads:
+        thread.join()
+    daemon.until(lambda: not daemon.ps())
+    containers.end()
+    return taken
+
+
+def _evenly(seconds: int) -> Iterator[tuple[float, int]]:
+    began = time.perf_counter()
+    for number in range(seconds * ARRIVALS):
+        due = began + number / ARRIVALS
+        time.sleep(max(0.0, due - time.perf_counter()))
+        yield due, number
+
+
+def p99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lives", type=int, default=LIVES, help="of the first measure (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="of the others (%(default)s)")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="gpuportion-bench-", dir="/dev/shm") as folder,
+        Daemon(Path(folder), sim=f"a100-80gb:{GPUS}") as daemon,
+    ):
+        lives_per_second(daemon, options.lives // 10)  # warms up both sides
+        rate = lives_per_second(daemon, options.lives)
+        print(f"{options.lives} lives of grants by {CLIENTS} clients: {rate:.0f} a second")
+        pings = latencies(daemon, options.seconds, "ping")
+        creates = latencies(daemon, options.seconds, "create")
+        print(f"{ARRIVALS} a second: ping {statistics.median(pings):.2f} ms, p99 {p99(pings):.2f} ms")
+        print(f"{ARRIVALS} a second: create {statistics.median(creates):.2f} ms, p99 {p99(creates):.2f} ms")
+    result = {
+        "grants_per_s": round(rate),
+        "p99_ms": round(p99(creates), 3),
+        "median_ms": round(statistics.median(creates), 3),
+        "ping_ms": round(statistics.median(pings), 3),
+        "ping_p99_ms": round(p99(pings), 3),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
