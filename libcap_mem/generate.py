@@ -89,7 +89,9 @@ def forwarders(symbols: list[str], hooked: set[str]) -> str:
         out.append(f"    .p2align 4\n    .hidden real_{symbol}\n    .globl real_{symbol}")
         out.append(f"    .type real_{symbol}, %function\nFORWARDER(real_{symbol}, {index})")
         if symbol not in hooked:
-            out.append(f"    .globl {symbol}\n    .type {symbol}, %function\n    .set {symbol}, real_{symbol}")
+            out.append(
+                f"    .globl {symbol}\n    .type {symbol}, %function\n    .set {symbol}, real_{symbol}"
+            )
     out += ['    .section .rodata,"a"', "    .hidden gp_names", "    .globl gp_names", "gp_names:"]
     out += [f'    .asciz "{symbol}"' for symbol in symbols]
     out += ["    .p2align 1", "    .hidden gp_name_at", "    .globl gp_name_at", "gp_name_at:"]
@@ -108,7 +110,9 @@ def forwarders(symbols: list[str], hooked: set[str]) -> str:
 def numbers(symbols: list[str]) -> str:
     """The header: GP_SYM_X for each symbol."""
     rows = [f"    GP_SYM_{symbol}," for symbol in symbols]
-    return "\n".join(["/* Made by generate.py; not for editing. */", "enum {", *rows, "    GP_SYMBOLS,", "};", ""])
+    return "\n".join(
+        ["/* Made by generate.py; not for editing. */", "enum {", *rows, "    GP_SYMBOLS,", "};", ""]
+    )
 
 
 def main() -> None:
