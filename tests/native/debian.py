@@ -1,0 +1,97 @@
+"""Debian packages, fetched at test time and unpacked into a cache folder: never installed, nobody's to pass on.
+
+apt is run with lists, cache and sources of its own, from the archive that this machine's apt uses; nothing of the
+system's is read or changed. The cache is `~/.cache/gpuportion-tests`, or where GPUPORTION_TEST_CACHE says.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class UnavailableError(Exception):
+    """Why something cannot be had here."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept between runs."""
+    return Path(os.environ.get("GPUPORTION_TEST_CACHE", Path.home() / ".cache" / "gpuportion-tests"))
+
+
+def _mirror() -> str:
+    """The address of the Debian archive that this machine's apt uses."""
+    if not shutil.which("apt-get") or not KEYRING.exists():
+        raise UnavailableError("this machine has no Debian apt to fetch it with")
+    targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    listed = subprocess.run(targets, capture_output=True, text=True, check=False).stdout
+    for address in listed.split():
+        if address.rstrip("/").endswith("/debian"):
+            return address
+    raise UnavailableError("this machine's apt is not configured for a Debian archive")
+
+
+def _apt(folder: Path, *arguments: str) -> None:
+    options = {
+        "Dir::Etc::SourceList": folder / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State": folder / "state",
+        "Dir::State::status": folder / "state" / "status",
+        "Dir::Cache": folder / "cache",
+        "APT::Sandbox::User": "root",
+        "Acquire::Check-Valid-Until": "false",
+    }
+    command = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in options.items()), *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise UnavailableError(f"apt-get {arguments[0]} did not end in 200 s") from late
+    if done.returncode:
+        raise UnavailableError(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-300:]}")
+
+
+def _fetch(folder: Path, suite: str, component: str, packages: tuple[str, ...]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("state/lists/partial", "cache/archives/partial", "root"):
+        (folder / name).mkdir(parents=True)
+    (folder / "state" / "status").touch()
+    source = f"deb [arch=amd64 signed-by={KEYRING}] {_mirror()} {suite} {component}\n"
+    (folder / "sources.list").write_text(source, encoding="ascii")
+    _apt(folder, "update")
+    _apt(folder, "download", *packages)
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, folder / "root"], check=True)
+        package.unlink()
+    shutil.rmtree(folder / "state")
+    shutil.rmtree(folder / "cache")
+    (folder / "complete").touch()
+
+
+def unpacked(name: str, suite: str, component: str, *packages: str) -> Path:
+    """The root folder in which these packages lie, fetched if they are not there yet."""
+    if os.uname().machine != "x86_64":
+        raise UnavailableError("tested with x86-64 packages only")
+    folder = cache_folder() / name
+    if not (folder / "complete").exists():
+        _fetch(folder, suite, component, packages)
+    return folder / "root"
+
+
+def one(root: Path, pattern: str) -> Path:
+    """The file of that pattern that is no link."""
+    found = sorted(path for path in root.glob(pattern) if path.is_file() and not path.is_symlink())
+    if not found:
+        raise UnavailableError(f"the downloaded packages hold no {pattern}")
+    return found[-1]
