@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     # What the format does not show is not asked for: a grant's life is three lines (see logging's HOWTO).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="gpuportiond: %(message)s")
     os.environ["GPUPORTION_RUN_DIR"] = options.run_dir  # socket paths in hooks follow it
     try:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import GB, MIB, Cgroup, Daemon, Granted, Sleeper
 
 from gpuportion.errors import RefusedError
-from tests.support.daemon import GB, MIB, Cgroup, Daemon, Granted, Sleeper
 
 FOUR = 4 * GB // MIB * MIB
 
@@ -255,11 +256,8 @@ def test_descriptors_do_not_leak(daemon: Daemon) -> None:
                 )
             os.close(extra)
         daemon.ask("deleted", root="/run/test", id=f"c{number}")
-        with Sleeper() as container:
-            try:
-                daemon.confirm(granted.token, container)
-            except RefusedError:
-                pass
+        with Sleeper() as container, contextlib.suppress(RefusedError):
+            daemon.confirm(granted.token, container)
         daemon.until(lambda: not daemon.ps())
 
     life(0)

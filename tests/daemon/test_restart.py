@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import MIB, Cgroup, Daemon, Sleeper
 
 from gpuportion import wire
 from gpuportion.errors import RefusedError
-from tests.support.daemon import MIB, Cgroup, Daemon, Sleeper
 
 
 def test_grants_outlive_the_daemon(daemon: Daemon) -> None:

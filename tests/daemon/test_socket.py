@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import Daemon, Sleeper
 
 from gpuportion import wire
 from gpuportion.errors import RefusedError
-from tests.support.daemon import Daemon, Sleeper
 
 NOBODY = 65534
 
@@ -171,7 +171,7 @@ def test_a_refused_container_reads_why(daemon: Daemon) -> None:
     """The sentences of the request and of placement come over the wire as they are."""
     with pytest.raises(RefusedError, match="GP102 GPU_MEMORY_LIMIT=4000 has no unit"):
         daemon.create("GPU_MEMORY_LIMIT=4000")
-    with pytest.raises(RefusedError, match="GP107 GPU_MEMORY_LIMIT=900.00 GB"):
+    with pytest.raises(RefusedError, match=r"GP107 GPU_MEMORY_LIMIT=900\.00 GB"):
         daemon.create("GPU_MEMORY_LIMIT=900G")
     with pytest.raises(RefusedError, match="GP107 GPU_SELECT=H100"):
         daemon.create("GPU_MEMORY_LIMIT=4G", "GPU_SELECT=H100")

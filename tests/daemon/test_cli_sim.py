@@ -1,0 +1,62 @@
+"""`gpuportion sim start|status|stop` and a client on what it makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.session import CudaSession
+
+CLIENT = str(Path(__file__).parents[1] / "support/cuda_session.py")
+Sim = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def sim(tmp_path: Path) -> Sim:
+    """The command, with its folders below tmp_path; the status is not checked."""
+
+    def call(action: str, *words: str, cdi: bool = True) -> subprocess.CompletedProcess[str]:
+        where = ["--directory", str(tmp_path / "sim"), *(["--cdi-dir", str(tmp_path / "cdi")] if cdi else [])]
+        command = [sys.executable, "-m", "gpuportion", "sim", action, *where, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    return call
+
+
+@pytest.mark.clients
+def test_what_start_prints_makes_a_client_find_the_gpus(sim: Sim, tmp_path: Path) -> None:
+    """As `eval "$(gpuportion sim start ...)"` would; status has the client, stop takes all away."""
+    done = sim("start", "--gpus", "t4-16gb", "--random-costs", "7")
+    assert done.returncode == 0, done.stderr
+    lines = [line.removeprefix("export ").split("=", 1) for line in done.stdout.splitlines()]
+    with CudaSession(
+        [sys.executable, CLIENT], env={**os.environ, **{name: value for name, value in lines}}
+    ) as client:
+        assert client.alloc(10**9) == "CUDA_SUCCESS"
+        (gpu,) = json.loads(sim("status", "--json", cdi=False).stdout)["gpus"]
+        assert gpu["board"] == "t4-16gb" and gpu["used"] >= 10**9
+        assert [process["pid"] for process in gpu["processes"]] == [client.pid]
+        refused = sim("start", "--gpus", "t4-16gb")
+        assert refused.returncode == 1 and "in use" in refused.stderr
+    assert list((tmp_path / "cdi").iterdir())
+    assert sim("stop").returncode == 0
+    assert not list((tmp_path / "cdi").iterdir()) and not (tmp_path / "sim").exists()
+
+
+def test_a_board_that_is_not_known_is_said_with_those_that_are(sim: Sim) -> None:
+    """Nothing is made."""
+    done = sim("start", "--gpus", "voodoo2")
+    assert done.returncode in (1, 2)
+    assert "voodoo2" in done.stderr and "a100-80gb" in done.stderr
+
+
+def test_the_status_of_nothing_is_a_refusal(sim: Sim) -> None:
+    """With how to start one."""
+    done = sim("status", cdi=False)
+    assert done.returncode == 1
+    assert "gpuportion sim start" in done.stderr
