@@ -111,10 +111,11 @@ def check_nvml() -> str:
 
 
 def check_cdi() -> str:
-    from gpuportion.allocator.cdi_files import CdiFiles
+    """Also in the daemon's own folder, where it keeps what it had made. What is made here is thrown away."""
+    from gpuportion.allocator.cdi_files import CdiFiles, folders
 
     with tempfile.TemporaryDirectory() as folder:
-        files = CdiFiles(made=f"{folder}/nvidia.json")
+        files = CdiFiles((*folders(), f"{paths.run_dir()}/cdi"), made=f"{folder}/nvidia.json")
         count = len(files.specs())
     return f"{count} specification(s) of nvidia.com/gpu in {', '.join(files.where)}"
 
