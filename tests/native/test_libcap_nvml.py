@@ -1,0 +1,130 @@
+"""libcap_nvml on a simulated driver: NVML tells the same story as CUDA, of this grant alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.native import capped
+from tests.native.capped import MIB, Client, Grant, Simulated
+
+LIMIT = 2000 * MIB
+CONTEXT = 224 * MIB
+
+SCRIPT = """
+import ctypes, json, sys
+import pynvml as nv
+nv.nvmlInit()
+device = nv.nvmlDeviceGetHandleByIndex(int(sys.argv[1]))
+lib = ctypes.CDLL("libnvidia-ml.so.1")
+
+def processes(name, record, room):
+    count = ctypes.c_uint(room)
+    array = (record * max(room, 1))()
+    rc = getattr(lib, name)(device, ctypes.byref(count), array if room else None)
+    filled = range(min(count.value, room)) if rc == 0 else ()
+    return rc, count.value, [[array[i].pid, array[i].usedGpuMemory] for i in filled]
+
+class V1(ctypes.Structure):
+    _fields_ = [("pid", ctypes.c_uint), ("usedGpuMemory", ctypes.c_ulonglong)]
+
+V2 = nv.c_nvmlProcessInfo_v2_t
+m1 = nv.nvmlDeviceGetMemoryInfo(device)
+m2 = nv.nvmlDeviceGetMemoryInfo(device, version=nv.nvmlMemory_v2)
+wrong = nv.c_nvmlMemory_v2_t(); wrong.version = 7
+out = {
+    "v1": [m1.total, m1.free, m1.used],
+    "v2": [m2.total, m2.free, m2.used, m2.reserved],
+    "wrong_version": lib.nvmlDeviceGetMemoryInfo_v2(device, ctypes.byref(wrong)),
+    "no_device": lib.nvmlDeviceGetMemoryInfo(None, ctypes.byref(m1)),
+    "name": nv.nvmlDeviceGetName(device),
+    "error": nv.nvmlErrorString(2) if hasattr(nv, "nvmlErrorString") else "",
+}
+for suffix, record in ("", V1), ("_v2", V2), ("_v3", V2):
+    for kind in "Compute", "Graphics", "MPSCompute":
+        name = f"nvmlDeviceGet{kind}RunningProcesses{suffix}"
+        out[kind + suffix] = [processes(name, record, 0), processes(name, record, 1), processes(name, record, 64)]
+print(json.dumps(out))
+"""
+
+
+def _ask(env: dict[str, str], device: int = 0) -> Any:
+    command = [sys.executable, "-c", SCRIPT, str(device)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+    return capped.simulate(tmp_path_factory.mktemp("sim"), "a100-80gb:2")
+
+
+@pytest.fixture(scope="module")
+def grant(driver: Simulated) -> Grant:
+    return driver.grant(LIMIT, context=CONTEXT, name="seen")
+
+
+@pytest.fixture(scope="module")
+def clients(driver: Simulated, grant: Grant) -> Iterator[tuple[Client, Client]]:
+    """Two processes of the grant, with 300 and 100 MiB, and a neighbour with as much again."""
+    neighbour = Client(driver.grant(LIMIT, context=CONTEXT, name="neighbour").preload()).begin()
+    first, second = Client(grant.preload()).begin(), Client(grant.preload()).begin()
+    assert first(f"linear {300 * MIB}") == (0, 0)
+    assert second(f"linear {100 * MIB}") == (0, 0)
+    assert neighbour(f"linear {500 * MIB}") == (0, 0)
+    yield first, second
+    for client in (first, second, neighbour):
+        client.kill()
+
+
+def test_memory_is_the_grants(grant: Grant, clients: tuple[Client, Client]) -> None:
+    """Total, used and free of the grant, in both versions; nothing is "reserved" in it."""
+    used = 400 * MIB + 2 * CONTEXT
+    seen = _ask(grant.preload())
+    assert seen["v1"] == [LIMIT, LIMIT - used, used]
+    assert seen["v2"] == [LIMIT, LIMIT - used, used, 0]
+    assert clients[0].free_bytes() == LIMIT - used
+
+
+def test_only_the_grants_processes_are_listed(grant: Grant, clients: tuple[Client, Client]) -> None:
+    """Largest first, in each of the three versions; all of them compute."""
+    first, second = (client.process.pid for client in clients)
+    listed = [[first, 300 * MIB + CONTEXT], [second, 100 * MIB + CONTEXT]]
+    seen = _ask(grant.preload())
+    for version in ("", "_v2", "_v3"):
+        assert seen["Compute" + version] == [[7, 2, []], [7, 2, []], [0, 2, listed]]
+        assert seen["Graphics" + version] == seen["MPSCompute" + version] == [[0, 0, []]] * 3
+
+
+def test_wrong_calls_get_the_librarys_own_errors(driver: Simulated, grant: Grant) -> None:
+    """A wrong version, no device: what the real one says."""
+    native = _ask({"LD_LIBRARY_PATH": driver.sim.lib, "GPUPORTION_SIM_STATE": driver.sim.state})
+    seen = _ask(grant.preload())
+    for key in ("wrong_version", "no_device", "name", "error"):
+        assert seen[key] == native[key], key
+    assert seen["wrong_version"] != 0
+
+
+def test_a_gpu_that_was_not_granted_is_full_and_empty(grant: Grant) -> None:
+    """Nothing is free on it, and nobody is seen there."""
+    seen = _ask(grant.preload(), 1)
+    assert seen["v1"][1] == 0
+    assert seen["Compute_v3"] == [[0, 0, []]] * 3
+
+
+def test_without_a_policy_there_is_no_driver(driver: Simulated) -> None:
+    """Fails closed with a number and a text, never a crash."""
+    grant = driver.grant(LIMIT, name="closed")
+    (grant.folder / "policy").unlink()
+    script = "import pynvml\ntry: pynvml.nvmlInit()\nexcept pynvml.NVMLError as e: print(e.value, e)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=grant.preload(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("9 ")
+    assert done.stderr.count("GP203") == 1
