@@ -103,6 +103,7 @@ static bool ask_confirm(const struct options *options, int pid, int pidfd, int w
     json_put_number(&r.head, "pid", pid);
     bytes_text(&r.head, "}");
     r.pass = pidfd;
+    r.absent_ms = WIRE_ABSENT_MS;
     return sentence_of_answer(problem, r.path, wire_ask(&r, &answer), &answer);
 }
 

@@ -68,7 +68,8 @@ static void begin_head(struct bytes *head, const char *op, const struct command 
 
 static struct wire_request create_request(struct node *node, const struct command *command,
                                           const struct bundle *bundle, const struct bytes *preload) {
-    struct wire_request request = {.path = bytes_c(&node->socket), .pass = -1, .wait_ms = node->wait_ms};
+    struct wire_request request = {
+        .path = bytes_c(&node->socket), .pass = -1, .wait_ms = node->wait_ms, .absent_ms = WIRE_ABSENT_MS};
     char *absolute = realpath(bundle->path, NULL);
     begin_head(&request.head, "create", command);
     json_put_text(&request.head, "verb", command->verb_name);

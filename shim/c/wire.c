@@ -10,9 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// A daemon that is being restarted without a socket unit is away for about this long; one that was stopped
-// stays away, and a user should not wait for it as long as for an answer.
-enum { ABSENT_MS = 2000, RETRY_MS = 20 };
+enum { RETRY_MS = 20 };
 
 struct header {
     char magic[4];
@@ -54,7 +52,7 @@ static bool trusted_peer(int fd) {
            (peer.uid == 0 || peer.uid == geteuid());
 }
 
-static enum wire_end connected(int fd, const struct sockaddr_un *address, long began, long until) {
+static enum wire_end connected(int fd, const struct sockaddr_un *address, long absent_until, long until) {
     while (connect(fd, (const struct sockaddr *)address, sizeof *address) != 0) {
         bool busy = errno == EAGAIN, absent = errno == ENOENT || errno == ECONNREFUSED;
         if (errno == EINTR)
@@ -63,8 +61,7 @@ static enum wire_end connected(int fd, const struct sockaddr_un *address, long b
             return WIRE_FORBIDDEN;
         if (!busy && !absent)
             return WIRE_SILENT;
-        long last = absent && began + ABSENT_MS < until ? began + ABSENT_MS : until;
-        if (now_ms() >= last)
+        if (now_ms() >= (absent && absent_until < until ? absent_until : until))
             return WIRE_SILENT;
         poll(NULL, 0, RETRY_MS);
     }
@@ -165,7 +162,7 @@ enum wire_end wire_ask(const struct wire_request *request, struct wire_answer *a
     if (fd < 0)
         return WIRE_TOO_LONG;
     long began = now_ms(), until = began + request->wait_ms;
-    enum wire_end end = connected(fd, &address, began, until);
+    enum wire_end end = connected(fd, &address, began + request->absent_ms, until);
     if (end == WIRE_ANSWERED) {
         enum wire_end sent = send_request(fd, request, until);
         // A daemon that refuses early may have closed before it read everything: its answer is still there.

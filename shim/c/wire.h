@@ -8,6 +8,9 @@
 
 #include "bytes.h"
 
+// A daemon that is being restarted without a socket unit is away for about this long; one that was stopped
+// stays away, and a user should not wait for it as long as for an answer.
+enum { WIRE_ABSENT_MS = 2000 };
 enum { WIRE_MAX_JSON = 1 << 20, WIRE_MAX_BODY = 16 << 20 };
 enum { WIRE_OK = 0, WIRE_REFUSED = 1 };
 
@@ -26,6 +29,7 @@ struct wire_request {
     struct iovec body[2]; // may be empty
     int pass;             // a descriptor to send along, or -1
     int wait_ms;          // for all of it
+    int absent_ms;        // of these, while nobody listens
 };
 
 struct wire_answer {
