@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import GB, Daemon
+from tests.support.daemon import GB, Daemon, Sleeper
 from tests.support.session import CudaSession
 
 MB = 10**6
@@ -92,7 +92,8 @@ def test_what_a_command_started_keeps_the_portion_after_it(two_gpus: Daemon, env
 def test_tables_and_json_tell_of_the_same_grants(two_gpus: Daemon, gpuportion: Gpuportion) -> None:
     """ps and node, each in both forms."""
     granted = two_gpus.create("GPU_MEMORY_LIMIT=4G,8G", id="c" * 64)
-    try:
+    with Sleeper() as container:
+        two_gpus.confirm(granted.token, container)
         heading, *lines = gpuportion("ps").stdout.splitlines()
         assert heading.split() == [
             "CONTAINER", "NAME", "USER", "GPU", "GRANT", "USED", "PEAK", "COMPUTE", "ENFORCED-BY", "REFUSALS", "AGE",
@@ -109,9 +110,6 @@ def test_tables_and_json_tell_of_the_same_grants(two_gpus: Daemon, gpuportion: G
         assert [" 4.00 GB " in lines[0], " 8.00 GB " in lines[1]] == [True, True]
         assert gpuportion("node", "show").stdout.splitlines() == [heading, *lines]
         assert json.loads(gpuportion("node", "--json").stdout)["gpus"] == two_gpus.gpus()
-    finally:
-        two_gpus.ask("stopped", token=granted.token)
-        two_gpus.ask("deleted", root="/run/test", id="c" * 64)
 
 
 def test_doctor_finds_the_daemon_its_gpus_and_their_specification(gpuportion: Gpuportion) -> None:
