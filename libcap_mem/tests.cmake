@@ -1,6 +1,6 @@
 # What tests/native and bench/ drive the libraries with. Built only when asked for.
 set(native ${CMAKE_CURRENT_SOURCE_DIR}/../tests/native)
-if(NOT EXISTS ${native}/cap_client.c)
+if(NOT EXISTS ${native}/cap_client.c OR NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/../bench/native)
   return() # a source distribution has no tests
 endif()
 
@@ -21,3 +21,8 @@ target_link_libraries(cap_client_linked PRIVATE cap_mem)
 set_target_properties(cap_client_linked PROPERTIES SKIP_BUILD_RPATH ON)
 add_client(cap_client_asan -fsanitize=address,undefined -fno-omit-frame-pointer)
 add_client(cap_client_tsan -fsanitize=thread)
+
+add_executable(interpose_bench EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/../bench/native/interpose_bench.c)
+target_include_directories(interpose_bench PRIVATE src)
+target_compile_options(interpose_bench PRIVATE -O2)
+target_link_libraries(interpose_bench PRIVATE warnings ${CMAKE_DL_LIBS})

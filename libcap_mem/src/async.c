@@ -90,7 +90,8 @@ static CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, i
     gp_pool_refresh(pool);
     if (rc)
         return rc;
-    struct gp_block block = {.key = gp_key(GP_ASYNC, *ask->dptr), .bytes = gp_pool_number(pool)};
+    struct gp_block block = {
+        .key = gp_key(GP_POINTER, *ask->dptr), .bytes = gp_pool_number(pool), .how = GP_OF_POOL};
     if (fits && gp_blocks_put(&block)) {
         pool->live++;
         return rc;
@@ -154,7 +155,7 @@ static CUresult free_async(CUdeviceptr dptr, CUstream stream, CUresult (*driver_
     CUresult rc = driver_frees(dptr, stream);
     /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there.
      */
-    if (!rc && freed.kind != GP_ASYNC && freed.kind)
+    if (!rc && gp_free_is_plain(&freed))
         driver_synchronizes(stream);
     gp_free_ends(&freed, rc);
     return rc;

@@ -7,16 +7,20 @@
 
 /* Names of different kinds may have the same number (a handle, a pointer). */
 enum gp_kind {
-    GP_LINEAR = 1, /* key: device pointer; bytes were charged for it alone */
-    GP_SLAB,       /* key: address of a 2 MiB piece; refs: small blocks in it */
-    GP_SPAN,       /* key: device pointer of a small block that lies in two slabs; bytes: its size */
-    GP_ASYNC,      /* key: device pointer; bytes: index of its pool. The pool is charged, not the block */
-    GP_ARRAY,      /* key: array or mipmapped array */
-    GP_HANDLE,     /* key: VMM handle; refs: how often it must be released; other: the physical memory */
-    GP_PHYSICAL,   /* key: a number of ours; refs: the handles, mappings and exports that keep it */
-    GP_MAPPING,    /* key: address; bytes: length; other: the physical memory, 0 for an imported one */
-    GP_GRAPH,      /* key: graph; bytes: of its allocation nodes */
-    GP_CONTEXT,    /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
+    GP_POINTER = 1, /* key: device pointer; how it was charged says enum gp_how */
+    GP_SLAB,        /* key: address of a 2 MiB piece; refs: small blocks in it */
+    GP_ARRAY,       /* key: array or mipmapped array */
+    GP_HANDLE,      /* key: VMM handle; refs: how often it must be released; other: the physical memory */
+    GP_PHYSICAL,    /* key: a number of ours; refs: the handles, mappings and exports that keep it */
+    GP_MAPPING,     /* key: address; bytes: length; other: the physical memory, 0 for an imported one */
+    GP_GRAPH,       /* key: graph; bytes: of its allocation nodes */
+    GP_CONTEXT,     /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
+};
+
+enum gp_how {
+    GP_ALONE,   /* bytes: charged for this block */
+    GP_SPAN,    /* a small block that lies in two slabs, which are charged; bytes: its size */
+    GP_OF_POOL, /* its pool is charged; bytes: the pool's number */
 };
 
 struct gp_block {
@@ -25,6 +29,7 @@ struct gp_block {
     uint64_t other; /* the context whose end frees it, 0 for none; or as the kind says */
     uint32_t refs;
     uint8_t gpu;
+    uint8_t how; /* of a GP_POINTER */
 };
 
 static inline uint64_t gp_key(enum gp_kind kind, uint64_t name) {

@@ -83,8 +83,7 @@ struct sums {
 
 static int lies_in(const struct gp_block *block, const void *context) {
     enum gp_kind kind = gp_kind_of(block);
-    return (kind == GP_LINEAR || kind == GP_SLAB || kind == GP_SPAN || kind == GP_ARRAY) &&
-           block->other == (uint64_t)context;
+    return (kind == GP_POINTER || kind == GP_SLAB || kind == GP_ARRAY) && block->other == (uint64_t)context;
 }
 
 static void add_up(const struct gp_block *block, void *with) {

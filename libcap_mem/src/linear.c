@@ -39,8 +39,8 @@ static void return_slab(int gpu) {
         gp_give_back(gpu, gp_page(gpu));
 }
 
-/* A slab is known by the aligned piece of the address space that it lies in, of the smallest size there is: what is
- * charged for a piece is never less than what lies in it. */
+/* A slab is known by the aligned piece of the address space that it lies in, of the smallest size there is:
+ * what is charged for a piece is never less than what lies in it. */
 static uint64_t slab_of(uint64_t address) {
     return address & ~(uint64_t)(GP_PAGE - 1);
 }
@@ -57,7 +57,8 @@ static int count_small(const struct gp_place *at, uint64_t address, uint64_t byt
     unsigned fresh = 0;
     if (first.key != last.key) {
         struct gp_block span = first;
-        span.key = gp_key(GP_SPAN, address);
+        span.key = gp_key(GP_POINTER, address);
+        span.how = GP_SPAN;
         span.bytes = bytes;
         uint32_t refs = gp_blocks_put(&span) ? gp_blocks_join(&last) : 0;
         if (!refs)
@@ -80,14 +81,9 @@ static void leave_slab(uint64_t address) {
 }
 
 uint64_t gp_linear_charge(const struct gp_block *block) {
-    switch (gp_kind_of(block)) {
-    case GP_LINEAR:
-        return block->bytes;
-    case GP_SLAB:
+    if (gp_kind_of(block) == GP_SLAB)
         return gp_page(block->gpu);
-    default:
-        return 0;
-    }
+    return block->how == GP_ALONE ? block->bytes : 0;
 }
 
 /* What is charged before the driver is asked. */
@@ -141,7 +137,7 @@ static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr address, uint
     }
     if (bytes < GP_LARGE && held->bytes == gp_page(held->at.gpu))
         return count_small(&held->at, address, bytes ? bytes : 1) ? rc : undo(held, address);
-    struct gp_block block = {.key = gp_key(GP_LINEAR, address), .other = (uint64_t)held->at.context};
+    struct gp_block block = {.key = gp_key(GP_POINTER, address), .other = (uint64_t)held->at.context};
     if (!correct(held, bytes))
         return undo(held, address);
     block.bytes = held->bytes;
@@ -206,39 +202,31 @@ GP_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned *pitch, unsign
  * until then the memory is taken. Pointers that we do not know (of an IPC import, say) are the driver's
  * business. */
 void gp_free_begins(struct gp_freed *freed, uint64_t address) {
-    struct gp_block slab;
     freed->address = address;
-    if (gp_blocks_take(gp_key(GP_LINEAR, address), &freed->block) ||
-        (gp_pools_in_use() && gp_blocks_take(gp_key(GP_ASYNC, address), &freed->block)) ||
-        (address % GP_PAGE && gp_blocks_take(gp_key(GP_SPAN, address), &freed->block)))
-        freed->kind = gp_kind_of(&freed->block);
-    else
-        freed->kind = gp_blocks_see(gp_key(GP_SLAB, slab_of(address)), &slab) ? GP_SLAB : 0;
+    freed->known = gp_blocks_take(gp_key(GP_POINTER, address), &freed->block);
 }
 
 void gp_free_ends(const struct gp_freed *freed, CUresult rc) {
-    if (rc) {
-        if (freed->kind && freed->kind != GP_SLAB)
-            gp_blocks_put(&freed->block);
+    const struct gp_block *block = &freed->block;
+    if (rc && freed->known)
+        gp_blocks_put(block);
+    if (rc)
         return;
-    }
-    switch (freed->kind) {
-    case GP_LINEAR:
-        gp_give_back(freed->block.gpu, freed->block.bytes);
-        break;
-    case GP_SPAN:
-        leave_slab(freed->address + freed->block.bytes - 1);
+    if (freed->known && block->how == GP_OF_POOL) {
+        gp_pools_freed(block);
+    } else if (freed->known && block->how == GP_ALONE) {
+        gp_give_back(block->gpu, block->bytes);
+    } else {
+        if (freed->known)
+            leave_slab(freed->address + block->bytes - 1);
         leave_slab(freed->address);
-        break;
-    case GP_SLAB:
-        leave_slab(freed->address);
-        break;
-    case GP_ASYNC:
-        gp_pools_freed(&freed->block);
-        break;
-    default:
-        break;
     }
+}
+
+int gp_free_is_plain(const struct gp_freed *freed) {
+    struct gp_block slab;
+    return freed->known ? freed->block.how != GP_OF_POOL
+                        : gp_blocks_see(gp_key(GP_SLAB, slab_of(freed->address)), &slab);
 }
 
 GP_EXPORT CUresult cuMemFree_v2(CUdeviceptr address) {

@@ -11,10 +11,13 @@ uint64_t gp_linear_charge(const struct gp_block *block);
 struct gp_freed {
     uint64_t address;
     struct gp_block block;
-    int kind; /* enum gp_kind, or 0: not one of ours */
+    int known; /* 0: a small block, or none of ours */
 };
 
 void gp_free_begins(struct gp_freed *freed, uint64_t address);
 void gp_free_ends(const struct gp_freed *freed, CUresult rc);
+
+/* Whether it is cuMemAlloc's, not a pool's. */
+int gp_free_is_plain(const struct gp_freed *freed);
 
 #endif
