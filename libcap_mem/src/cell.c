@@ -79,6 +79,7 @@ static const char *find_home(struct gp_ledger *ledger, struct gp_own *own) {
         if (move_in(ledger, own, cell))
             return 0;
     gp_os_close(own->fd);
+    own->fd = -1;
     return TABLE_FULL;
 }
 

@@ -40,12 +40,13 @@ def have_compiler() -> bool:
 
 @dataclass(frozen=True)
 class Seed:
-    """A fault: `old` stands once in `source` and becomes `new`."""
+    """A fault: `old` stands once in `source` and becomes `new`; the explorer finds it with these arguments."""
 
     name: str
     source: str
     old: str
     new: str
+    arguments: tuple[str, ...] = ("random", "7", "20000", "3000")
 
 
 class Explorer:
@@ -69,9 +70,9 @@ class Explorer:
         for name in (*self.EXPLORED, "explore", "world"):
             self._compile(folder / f"{name}.c", folder / f"{name}.o")
 
-    def _compile(self, source: Path, made: Path) -> None:
-        step = str(self.folder / "step.h")
-        call(COMPILER, *FLAGS, "-O1", "-I", str(self.folder), "-include", step, "-c", str(source), "-o", str(made))
+    def _compile(self, source: Path, made: Path, *flags: str) -> None:
+        small = ["-I", str(self.folder), "-include", str(self.folder / "step.h")]
+        call(COMPILER, *FLAGS, "-O1", *flags, *small, "-c", str(source), "-o", str(made))
 
     def program(self, seed: Seed | None = None) -> Path:
         """The explorer of the sources as they stand, or with one fault."""
@@ -79,11 +80,13 @@ class Explorer:
         made = self.folder / "explorer"
         if seed:
             text = (self.folder / f"{seed.source}.c").read_text()
-            assert text.count(seed.old) == 1, f"{seed.name}: {seed.source}.c has it {text.count(seed.old)} times"
+            assert text.count(seed.old) == 1, (
+                f"{seed.name}: {seed.source}.c has it {text.count(seed.old)} times"
+            )
             changed = self.folder / f"seeded-{seed.source}.c"
             changed.write_text(text.replace(seed.old, seed.new))
             objects[seed.source] = changed.with_suffix(".o")
-            self._compile(changed, objects[seed.source])
+            self._compile(changed, objects[seed.source], "-w")
             made = self.folder / "seeded-explorer"
         call(COMPILER, *map(str, objects.values()), "-o", str(made))
         return made
