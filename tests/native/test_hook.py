@@ -71,13 +71,6 @@ def init() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-@pytest.fixture(scope="module")
-def parsers() -> Iterator[Parsers]:
-    process = Parsers()
-    yield process
-    process.end()
-
-
 def state_of(pid: int, **more: Any) -> dict[str, Any]:
     return {"ociVersion": "1.0.2", "id": "c1", "status": "creating", "pid": pid, "bundle": "/b", **more}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.parsers import Parsers
-
-
-@pytest.fixture(scope="module")
-def parsers() -> Iterator[Parsers]:
-    process = Parsers()
-    yield process
-    process.end()
 
 
 def parse(parsers: Parsers, dialect: str, line: list[str]) -> dict[str, str]:

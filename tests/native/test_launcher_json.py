@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,14 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.support.parsers import Parsers
-
-
-@pytest.fixture(scope="module")
-def parsers() -> Iterator[Parsers]:
-    process = Parsers()
-    yield process
-    process.end()
-
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 VALUES = st.recursive(

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.launcher import Launcher
 from tests.support.parsers import Parsers
-
-
-@pytest.fixture(scope="module")
-def parsers() -> Iterator[Parsers]:
-    process = Parsers()
-    yield process
-    process.end()
 
 
 @pytest.fixture

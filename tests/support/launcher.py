@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from gpuportion import wire
 from tests.support import native
 
 RECORDER: Final = """#!{python} -ISE
@@ -34,6 +35,8 @@ seen = dict(
 with open("{out}", "w") as out:
     json.dump(seen, out)
 """
+DOCKER_REWORDS: Final = ("permission denied", "no such file or directory", "executable file not found")
+"""Phrases by which docker picks another exit code."""
 REQUEST: Final = "GPU_MEMORY_LIMIT=4G"
 
 
@@ -93,3 +96,24 @@ class Launcher:
 
     def leftovers(self) -> Sequence[str]:
         return sorted(set(os.listdir(self.bundle)) - {"config.json", "rootfs"})
+
+
+EDITED: Final = json.dumps(config("EDITED=1")).encode()
+
+
+def edit_it(_: wire.Message) -> wire.Message:
+    return wire.Message({}, EDITED)
+
+
+def refused_with(launcher: Launcher, result: subprocess.CompletedProcess[bytes]) -> str:
+    """The one refusal, which stands in the log and on stderr and nowhere else."""
+    assert result.returncode == 1
+    assert result.stdout == b""
+    assert launcher.recorded() is None
+    assert launcher.leftovers() == []
+    text = result.stderr.decode().removesuffix("\n")
+    if launcher.log.exists():
+        assert launcher.logged()[-1]["msg"] == text
+        assert launcher.logged()[-1]["level"] == "error"
+    assert not any(phrase in text.lower() for phrase in DOCKER_REWORDS)
+    return text
