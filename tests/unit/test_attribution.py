@@ -1,0 +1,87 @@
+"""Which process belongs to which grant, and what is left for others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from tests.support.daemon import Sleeper
+
+from gpuportion.allocator import cgroups
+from gpuportion.allocator.attribution import PATIENCE, Attribution, Claim, find_owner
+from gpuportion.allocator.inventory import Reading, Sample
+from gpuportion.sizes import MIB
+
+UUID = "GPU-00000000-0000-0000-0000-000000000000"
+GIB = 1 << 30
+
+
+def sample(processes: dict[int, int], used: int | None = None) -> Sample:
+    used = sum(processes.values()) if used is None else used
+    reading = Reading(0, UUID, "A100", 0, 80 * GIB, reserved=600 * MIB, used=used, processes=processes)
+    return Sample((reading,), "550.54.15")
+
+
+@pytest.fixture
+def mount() -> tuple[str, str]:
+    return next(iter(cgroups.mounts().items()))
+
+
+def test_a_process_is_its_cgroups_grants(mount: tuple[str, str]) -> None:
+    """Also one further down; the processes of `gpuportion exec` are known by pid or by the ledger they map."""
+    name, at = mount
+    claims = [Claim("one", (f"{at}/docker/c1",)), Claim("two", (f"{at}/docker/c2",)), Claim("x", (), 7, 99)]
+
+    def owner(pid: int, path: str, maps: int = 0) -> str:
+        return find_owner(pid, claims, lambda _: {name: path}, lambda _, device: device == maps)
+
+    assert owner(1, "/docker/c2/nested") == "two"
+    assert owner(1, "/docker/c3") == ""
+    assert owner(7, "/") == "x"
+    assert owner(8, "/", maps=99) == "x"
+    assert owner(8, "/docker/c1", maps=99) == "one"
+
+
+def test_memory_without_a_grant_is_not_granted() -> None:
+    """A stranger's comes off, a grant's own does not: it is in the grant already."""
+    attribution = Attribution(margin=0)
+    with Sleeper() as stranger:
+        (gpu,) = attribution.update(
+            sample({os.getpid(): 10 * GIB, stranger.pid: 3 * GIB}), [Claim("mine", pid=os.getpid())]
+        )
+    assert gpu.unmanaged == 3 * GIB
+    assert gpu.grantable == 80 * GIB - 600 * MIB - 3 * GIB
+    assert {(one.pid, one.token) for one in attribution.held[UUID]} == {
+        (os.getpid(), "mine"),
+        (stranger.pid, ""),
+    }
+
+
+def test_a_process_that_has_just_ended_is_nobodys() -> None:
+    """NVML's list is older than our look: its memory is free, and was never a stranger's."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (gpu,) = Attribution(margin=0).update(sample({gone.pid: 10 * GIB}), [])
+    assert gpu.unmanaged == 0
+
+
+def test_a_grants_process_that_ended_stays_the_grants() -> None:
+    """Forked children may keep its memory alive, and NVML its pid."""
+    attribution = Attribution(margin=0)
+    with Sleeper() as mine:
+        claims = [Claim("mine", pid=mine.pid)]
+        attribution.update(sample({mine.pid: GIB}), claims)
+        pid = mine.pid
+    attribution.update(sample({pid: GIB}), [Claim("mine")])
+    assert [one.token for one in attribution.held[UUID]] == ["mine"]
+    attribution.update(sample({pid: GIB}), [])
+    assert [one.token for one in attribution.held[UUID]] == [None]
+
+
+def test_memory_that_nobody_is_listed_for_counts_when_it_stays() -> None:
+    """One sample mixes moments; several do not."""
+    attribution = Attribution(margin=0)
+    seen = [attribution.update(sample({}, used=GIB), [])[0].unmanaged for _ in range(PATIENCE)]
+    assert seen == [0] * (PATIENCE - 1) + [GIB]
+    assert attribution.update(sample({}, used=0), [])[0].unmanaged == 0

@@ -1,0 +1,90 @@
+"""Processes told apart by pid and start, on real ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from gpuportion.allocator import processes
+from gpuportion.allocator.processes import Process
+from gpuportion.errors import GpuportionError
+
+
+def test_a_process_is_its_pid_and_its_start() -> None:
+    """And a pidfd leads to both, until it ends."""
+    with subprocess.Popen(["sleep", "3600"]) as child:
+        pidfd = os.pidfd_open(child.pid)
+        found = processes.identify(pidfd)
+        assert found is not None and found.pid == child.pid == processes.pid_of(pidfd)
+        assert not processes.has_exited(pidfd)
+        child.kill()
+        child.wait()
+        assert processes.has_exited(pidfd)
+        assert processes.identify(pidfd) is None
+        assert processes.pid_of(pidfd) == -1
+        assert processes.start_of(child.pid) is None
+        os.close(pidfd)
+
+
+def test_a_zombie_has_ended() -> None:
+    """It holds no memory any more, though /proc still shows it."""
+    with subprocess.Popen(["true"]) as child:
+        pidfd = os.pidfd_open(child.pid)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert processes.start_of(child.pid) is not None
+        assert processes.identify(pidfd) is None
+        os.close(pidfd)
+
+
+def test_a_pid_that_is_somebody_elses_now_is_not_opened() -> None:
+    """After a restart of the daemon the start decides."""
+    me = processes.start_of(os.getpid())
+    assert me is not None
+    assert processes.open_pidfd(Process(os.getpid(), me + 1)) is None
+    pidfd = processes.open_pidfd(Process(os.getpid(), me))
+    assert pidfd is not None and not os.get_inheritable(pidfd)
+    os.close(pidfd)
+
+
+def test_a_name_with_a_bracket_in_it_does_not_confuse_the_start() -> None:
+    """/proc/PID/stat has the name in brackets, and a process chooses its name."""
+    code = (
+        "import ctypes, time; ctypes.CDLL(None).prctl(15, b') S 1 1 1'); print(flush=True); time.sleep(3600)"
+    )
+    with subprocess.Popen(["python3", "-c", code], stdout=subprocess.PIPE) as child:
+        before = processes.start_of(child.pid)
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert processes.start_of(child.pid) == before is not None
+        child.kill()
+
+
+def test_what_is_no_pidfd_is_refused() -> None:
+    """A peer can send any descriptor."""
+    with pytest.raises(GpuportionError, match="no pidfd"):
+        processes.pid_of(0)
+
+
+def test_a_peer_that_cannot_be_seen_has_no_descriptor() -> None:
+    """Pid 0: it is in no pid namespace of ours."""
+    assert processes.open_peer(0) is None
+    found = processes.open_peer(os.getpid())
+    assert found is not None and found[1].pid == os.getpid()
+    os.close(found[0])
+
+
+def test_a_mapped_file_is_found_by_its_device() -> None:
+    """How a process of `gpuportion exec` is known: by the ledger that it maps."""
+    import mmap
+    import tempfile
+
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        file.write(b"x" * 4096)
+        file.flush()
+        device = os.fstat(file.fileno()).st_dev
+        with mmap.mmap(file.fileno(), 4096):
+            assert processes.maps_device(os.getpid(), device)
+    assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
+    assert not processes.maps_device(0, device)
