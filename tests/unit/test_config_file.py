@@ -16,10 +16,10 @@ def test_a_replaced_file_keeps_its_mode(tmp_path: Path) -> None:
     """A private configuration stays private."""
     path = tmp_path / "daemon.json"
     path.write_text("old")
-    path.chmod(0o600)
+    path.chmod(0o640)
     inode = path.stat().st_ino
     config_file.replace(str(path), b"new")
-    assert path.read_text() == "new" and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text() == "new" and stat.S_IMODE(path.stat().st_mode) == 0o640
     assert path.stat().st_ino != inode, "a reader of the old one sees the old one whole"
     assert os.listdir(tmp_path) == ["daemon.json"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -279,3 +280,15 @@ def test_the_documentation_has_every_key() -> None:
     assert documented == [(key.env, request.DOMAIN + key.annotation, key.flag) for key in KEYS]
     for name in (*request.ALIASES, *request.FOREIGN):
         assert f"`{name}`" in text
+
+
+def test_the_launcher_lets_through_the_same_names() -> None:
+    """It asks the daemon about every name of ours; what is not ours must not need a daemon."""
+    text = (REPO / "shim/c/request_keys.c").read_text()
+    beginnings, foreign = (
+        re.findall(r'"([^"]+)"', re.search(rf"{name}\[\] = {{([^}}]*)}}", text)[1])  # type: ignore[index]
+        for name in ("BEGINNINGS", "FOREIGN")
+    )
+    assert {name.rstrip("=") for name in foreign} == request.FOREIGN
+    for name in (*request.ENV_KEYS, *request.ANNOTATION_KEYS, *request.ALIASES):
+        assert name.startswith(tuple(beginnings))
