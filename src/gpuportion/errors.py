@@ -20,6 +20,8 @@ TEMPLATES: Final = {
     "GP108": "{key} is not known. Did you mean {nearest}? A misspelt request is never taken for no request.",
     "GP109": "{what} cannot be served by this node yet: {why}",
     "GP201": "{detail}",
+    "GP202": "{detail}",
+    "GP203": "{detail}",
     "GP301": (
         "the gpuportion daemon does not answer on {socket} (waited {waited} s). Containers already running "
         "keep their limits. Start it: systemctl start gpuportiond."
