@@ -1,0 +1,356 @@
+"""The accounting on real files, by real processes that are killed, forked and executed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from gpuportion.allocator import pages
+from gpuportion.allocator.pages import GpuLimit, Pages
+from tests.native.ledger_build import compile_program, have_compiler
+
+pytestmark = pytest.mark.skipif(not have_compiler(), reason="needs a C compiler (cc)")
+
+MIB: Final = 1 << 20
+LIMIT: Final = 1000 * MIB
+UUIDS: Final = (bytes(range(16)), bytes(range(16, 32)))
+
+
+class Driver:
+    """A process that accounts, asked by words (ledger_driver.c)."""
+
+    def __init__(self, program: Path, made: Pages) -> None:
+        command = [str(program), made.ledger, made.policy]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.children: list[int] = []
+        self.greeting = self.line()
+
+    def line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def tell(self, word: str, amount: int = 0, gpu: int = 0) -> str:
+        assert self.process.stdin
+        self.process.stdin.write(f"{word} {gpu} {amount}\n")
+        self.process.stdin.flush()
+        return self.line()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        for child in self.children:
+            os.kill(child, signal.SIGKILL)
+        self.kill()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                stream.close()
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = Path(__file__).with_name("ledger_driver.c")
+    return compile_program(tmp_path_factory.mktemp("ledger") / "driver", [source])
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Pages]:
+    folder = str(tmp_path / "grant")
+    limits = [GpuLimit(uuid, LIMIT) for uuid in UUIDS]
+    yield pages.create(folder, limits, container="c", libcuda="/c", libnvml="/n", ledger="/l")
+    pages.remove(folder)
+
+
+Start = Callable[[], Driver]
+
+
+@pytest.fixture
+def start(program: Path, made: Pages) -> Iterator[Start]:
+    started: list[Driver] = []
+
+    def begin() -> Driver:
+        started.append(Driver(program, made))
+        return started[-1]
+
+    yield begin
+    for driver in started:
+        driver.end()
+
+
+def used(made: Pages, gpu: int = 0) -> int:
+    return pages.read_ledger(made.ledger).gpus[gpu].used
+
+
+def test_room_is_granted_up_to_the_limit_and_not_a_byte_beyond(start: Start) -> None:
+    """Exactly the limit fits; one byte more does not; what is given back fits again."""
+    one = start()
+    assert one.tell("reserve", LIMIT) == "granted"
+    assert one.tell("reserve", 1) == "refused"
+    one.tell("release", 1)
+    assert one.tell("reserve", 1) == "granted"
+
+
+def test_gpus_are_accounted_apart(start: Start, made: Pages) -> None:
+    """A full GPU leaves the other one as it was."""
+    one = start()
+    assert one.tell("reserve", LIMIT, gpu=0) == "granted"
+    assert one.tell("reserve", LIMIT, gpu=1) == "granted"
+    one.tell("release", LIMIT, gpu=0)
+    assert (used(made, 0), used(made, 1)) == (0, LIMIT)
+
+
+@pytest.mark.parametrize("gpu", [2, 16, 4_000_000_000])
+def test_a_gpu_that_is_not_in_the_policy_is_a_failure(start: Start, gpu: int) -> None:
+    """A wrong index reaches no memory and grants nothing."""
+    assert start().tell("reserve", 1, gpu=gpu).startswith("failed: ")
+
+
+@pytest.mark.parametrize("huge", [1 << 62, (1 << 63) - 1, (1 << 64) - 1])
+def test_sums_do_not_wrap(start: Start, huge: int) -> None:
+    """A size near 2^64 is refused, not added to something small."""
+    one = start()
+    assert one.tell("reserve", MIB) == "granted"
+    assert one.tell("reserve", huge) == "refused"
+    assert one.tell("own") == str(MIB)
+
+
+def test_processes_share_one_limit(start: Start) -> None:
+    """What one process holds, another one cannot have."""
+    one, two = start(), start()
+    assert one.tell("reserve", 600 * MIB) == "granted"
+    assert two.tell("reserve", 600 * MIB) == "refused"
+    assert two.tell("reserve", 400 * MIB) == "granted"
+    assert two.tell("used") == str(LIMIT)
+
+
+def test_of_many_racing_for_the_last_room_one_gets_it(start: Start) -> None:
+    """Twelve ask at once for more than half: one grant."""
+    racers = [start() for _ in range(12)]
+    for racer in racers:
+        assert racer.process.stdin
+        racer.process.stdin.write(f"reserve 0 {LIMIT // 2 + 1}\n")
+    for racer in racers:
+        assert racer.process.stdin
+        racer.process.stdin.flush()
+    assert sorted(racer.line() for racer in racers) == ["granted"] + ["refused"] * 11
+
+
+def test_what_a_killed_process_held_is_free_at_once(start: Start, made: Pages) -> None:
+    """A request that fits once the dead are discounted is granted; nobody has to clean up first."""
+    one, two = start(), start()
+    assert one.tell("reserve", LIMIT) == "granted"
+    assert two.tell("reserve", LIMIT) == "refused"
+    one.kill()
+    assert two.tell("reserve", LIMIT) == "granted"
+    assert used(made) == LIMIT
+
+
+def test_a_forked_child_keeps_its_parents_share_alive(start: Start, made: Pages) -> None:
+    """Device memory lives as long as the last inherited descriptor; so does its account."""
+    one, two = start(), start()
+    one.tell("reserve", LIMIT)
+    child = int(one.tell("keep"))
+    one.kill()
+    assert two.tell("reserve", 1) == "refused"
+    assert pages.holders(made.ledger) == 2
+    os.kill(child, signal.SIGKILL)
+    while pages.holders(made.ledger) == 2:
+        time.sleep(0.001)
+    assert two.tell("reserve", LIMIT) == "granted"
+
+
+def test_a_forked_child_accounts_for_itself(start: Start, made: Pages) -> None:
+    """It has a cell of its own, and what it holds outlives its parent's death."""
+    one = start()
+    assert one.tell("reserve", 10 * MIB) == "granted"
+    assert one.tell("fork-reserve", 20 * MIB) == "granted"
+    processes = pages.read_ledger(made.ledger).gpus[0].processes
+    one.children = [process.pid for process in processes if process.pid != one.process.pid]
+    assert sorted(process.used for process in processes) == [10 * MIB, 20 * MIB]
+    assert one.tell("own") == str(10 * MIB)
+
+
+def test_a_child_finds_the_ledger_where_its_path_leads_elsewhere(start: Start, made: Pages) -> None:
+    """After a chroot or a move the descriptor serves; a file that merely has the name is not taken."""
+    one = start()
+    os.rename(made.ledger, f"{made.ledger}.moved")
+    try:
+        assert one.tell("reserve", 5 * MIB) == "granted"
+        assert pages.read_ledger(f"{made.ledger}.moved").gpus[0].used == 5 * MIB
+    finally:
+        os.rename(f"{made.ledger}.moved", made.ledger)
+
+
+def test_a_child_cannot_give_back_its_parents_memory(start: Start, made: Pages) -> None:
+    """It does not hold it: the driver, too, would refuse."""
+    one = start()
+    one.tell("reserve", 10 * MIB)
+    one.tell("fork-release", 10 * MIB)
+    assert used(made) == 10 * MIB
+
+
+def test_giving_back_too_much_gives_back_what_is_held(start: Start) -> None:
+    """A share never goes below zero, which would be room beyond the limit."""
+    one = start()
+    one.tell("reserve", 10 * MIB)
+    one.tell("release", 900 * MIB)
+    assert one.tell("own") == "0"
+    assert one.tell("reserve", LIMIT + 1) == "refused"
+
+
+def test_exec_ends_a_process_account(start: Start, made: Pages) -> None:
+    """exec closes the driver's descriptors, and with them the memory; and so our lock."""
+    one, two = start(), start()
+    one.tell("reserve", LIMIT)
+    one.tell("become")
+    while pages.holders(made.ledger):
+        time.sleep(0.001)
+    assert two.tell("reserve", LIMIT) == "granted"
+
+
+def test_memory_taken_by_one_thread_can_be_freed_by_others(start: Start) -> None:
+    """Lanes of sibling threads are one account."""
+    one = start()
+    one.tell("reserve", 160)
+    one.tell("elsewhere", 160)
+    assert one.tell("own") == "0"
+
+
+def test_many_threads_leave_nothing_behind(start: Start, made: Pages) -> None:
+    """Twelve threads on eight lanes: all they took they give back."""
+    one = start()
+    assert one.tell("threads", 20000) == "done"
+    assert (one.tell("own"), used(made)) == ("0", 0)
+
+
+def test_descriptors_closed_behind_our_back_lose_no_account(start: Start, made: Pages) -> None:
+    """A daemon that closes 3..1023 goes on with all it held, in another cell, and within the limit."""
+    one, two = start(), start()
+    one.tell("reserve", 600 * MIB)
+    one.tell("close-all")
+    assert two.tell("reserve", 300 * MIB) == "granted"
+    assert one.tell("reserve", 500 * MIB) == "refused"
+    assert one.tell("reserve", 100 * MIB) == "granted"
+    assert used(made) == LIMIT
+
+
+def test_an_uncontended_grant_makes_no_system_call(start: Start) -> None:
+    """seccomp's strict mode kills at the first one; giving back and asking for one's own use make none either."""
+    one = start()
+    one.tell("reserve", 1)
+    assert one.tell("strictly", 100000) == "no system call"
+
+
+def test_errno_is_left_alone(start: Start) -> None:
+    """A CUDA call does not change errno; neither do grants, refusals and questions."""
+    assert start().tell("errno", MIB) == "4242"
+
+
+def test_a_limit_grows_and_shrinks_under_running_processes(start: Start, made: Pages) -> None:
+    """The next allocation sees it; shrinking below the use takes nothing away and refuses what is new."""
+    one = start()
+    one.tell("reserve", LIMIT)
+    pages.set_limit(made.policy, UUIDS[0], 2 * LIMIT)
+    assert one.tell("reserve", LIMIT) == "granted"
+    pages.set_limit(made.policy, UUIDS[0], LIMIT)
+    assert one.tell("reserve", 1) == "refused"
+    assert one.tell("own") == str(2 * LIMIT)
+    one.tell("release", LIMIT + 1)
+    assert one.tell("reserve", 1) == "granted"
+
+
+def test_what_exists_already_is_charged_beyond_the_limit(start: Start) -> None:
+    """A context is there before it can be counted: it is counted all the same."""
+    one = start()
+    one.tell("reserve", LIMIT)
+    assert one.tell("charge", 5) == "granted"
+    assert one.tell("used") == str(LIMIT + 5)
+    assert one.tell("reserve", 1) == "refused"
+
+
+def test_a_full_table_is_a_refusal_with_a_reason(start: Start, made: Pages) -> None:
+    """The 257th process gets no cell, and no memory; when one ends, the next gets its place."""
+    first = start()
+    first.tell("reserve", 1)
+    for _ in range(pages.CELLS - 1):
+        assert first.tell("fork-reserve", 1) == "granted"
+    first.children = [each.pid for each in pages.read_ledger(made.ledger).gpus[0].processes]
+    first.children.remove(first.process.pid)
+    late = start()
+    assert late.tell("reserve", 1) == "failed: all 256 places for processes are taken"
+    os.kill(first.children.pop(), signal.SIGKILL)
+    while pages.holders(made.ledger) == pages.CELLS:
+        time.sleep(0.001)
+    assert late.tell("reserve", 1) == "granted"
+
+
+def test_processes_are_listed_largest_first(start: Start) -> None:
+    """Only those that live and hold something; no more than there is room for."""
+    one, two, three = start(), start(), start()
+    for driver, amount in ((one, 1), (two, 3), (three, 2)):
+        driver.tell("reserve", amount)
+    idle = start()
+    assert idle.tell("processes", 8) == f"{two.process.pid}=3 {three.process.pid}=2 {one.process.pid}=1"
+    assert idle.tell("processes", 1) == f"{two.process.pid}=3"
+    two.kill()
+    assert idle.tell("processes", 8) == f"{three.process.pid}=2 {one.process.pid}=1"
+
+
+def test_peaks_and_refusals_are_kept(start: Start, made: Pages) -> None:
+    """For the container and for each process; a refusal leaves who, what and how much."""
+    one = start()
+    one.tell("reserve", 700 * MIB)
+    one.tell("release", 699 * MIB)
+    one.tell("note", 12345)
+    view = pages.read_ledger(made.ledger)
+    assert (view.gpus[0].peak, view.gpus[0].refusals) == (700 * MIB, 1)
+    assert (view.gpus[0].processes[0].peak, view.gpus[0].processes[0].refusals) == (700 * MIB, 1)
+    last = view.notes[-1]
+    assert (last.number, last.pid, last.asked, last.used) == (1, one.process.pid, 12345, MIB)
+    assert (last.limit, last.gpu, last.api) == (LIMIT, 0, "cuMemAllocFromPoolAsync")
+
+
+def test_the_last_sixteen_refusals_are_kept(start: Start, made: Pages) -> None:
+    """Older ones make room."""
+    one = start()
+    for amount in range(1, 21):
+        one.tell("note", amount)
+    assert [note.asked for note in pages.read_ledger(made.ledger).notes] == list(range(5, 21))
+
+
+@pytest.mark.parametrize("spoil", ["truncate", "grow", "scribble", "empty"])
+def test_what_is_no_ledger_is_not_attached(program: Path, made: Pages, spoil: str) -> None:
+    """A process that starts on a damaged ledger is told so, and gets nothing."""
+    size = os.stat(made.ledger).st_size
+    if spoil == "scribble":
+        with open(made.ledger, "r+b") as file:
+            file.write(b"\xff" * 4096)
+    else:
+        os.truncate(made.ledger, {"truncate": 8192, "grow": size + 1, "empty": 0}[spoil])
+    driver = Driver(program, made)
+    driver.end()
+    assert driver.greeting == "ledger: Bad message"
+
+
+def test_a_policy_that_is_none_is_not_taken(program: Path, made: Pages) -> None:
+    """Neither a short file nor another magic or version, nor a count of GPUs out of bounds."""
+    whole = Path(made.policy).read_bytes()
+    for spoilt in (
+        b"",
+        whole[:100],
+        b"x" + whole[1:],
+        whole[:12] + b"\xff" + whole[13:],
+        whole[:128] + b"x" * 1920,
+    ):
+        Path(made.policy).write_bytes(spoilt)
+        driver = Driver(program, made)
+        driver.end()
+        assert driver.greeting == "policy: Bad message"
