@@ -96,6 +96,14 @@ def used(path: str, device: int = 0) -> int:
     return sum(read(path)[device].values())
 
 
+def charged(path: str, device: int = 0) -> int:
+    """Bytes in a device's total: what is held, and what the dead held and nobody has needed since."""
+    with open(path, "rb") as file:
+        file.seek(TOTAL_AT + 64 * device)
+        (word,) = struct.unpack("<Q", file.read(8))
+    return (int(word) >> 40) * UNIT
+
+
 def _holders(fd: int, view: mmap.mmap) -> Iterator[Holder]:
     (high,) = struct.unpack_from("<Q", view, HIGH_AT)
     for slot in range(min(high, SLOTS)):
