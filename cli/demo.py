@@ -65,8 +65,6 @@ class Demo(Plain):
         with Stage(sim) as played_on:
             played_on.make_image(IMAGE, {"/demo.py": PROGRAM})
             play(played_on)
-            # What is left is the cleaning up, and that is not to be cut short.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("\nDaemons ended, folders removed: nothing of this stays on the machine.")
         return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,14 +43,21 @@ class Stage:
         try:
             self._build()
         except BaseException:
-            self._exit.close()
+            self._close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Not to be cut short: who pressed Ctrl-C once may well do it again."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         self._exit.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def make_image(self, name: str, files: Mapping[str, str]) -> None:
         """An image of this machine's Python and NVIDIA's cuda-bindings; `files` are texts by path in it."""

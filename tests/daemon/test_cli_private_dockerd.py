@@ -16,6 +16,7 @@ from typing import IO
 import pytest
 
 from gpuportion.cli import rootfs
+from gpuportion.cli.children import remove_folder
 from gpuportion.cli.private_dockerd import PrivateDocker
 from gpuportion.errors import GpuportionError
 
@@ -28,11 +29,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder() -> Iterator[str]:
     """Short: a socket's path has 107 bytes."""
     path = f"/tmp/gpuportion-d{os.getpid()}"
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    remove_folder(path)
 
 
 def processes_naming(text: str) -> list[int]:
