@@ -26,3 +26,6 @@ add_executable(interpose_bench EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/../b
 target_include_directories(interpose_bench PRIVATE src)
 target_compile_options(interpose_bench PRIVATE -O2)
 target_link_libraries(interpose_bench PRIVATE warnings ${CMAKE_DL_LIBS})
+
+add_library(cap_partial_driver MODULE EXCLUDE_FROM_ALL ${native}/partial_driver.c)
+target_include_directories(cap_partial_driver PRIVATE src)

@@ -4,6 +4,7 @@
 #include "admit.h"
 
 #include "devices.h"
+#include "graphs.h"
 #include "pools.h"
 #include "say.h"
 #include "session.h"
@@ -32,6 +33,7 @@ static __attribute__((noinline)) CUresult last_attempt(int gpu, uint64_t bytes, 
     if (!ledger || gpu < 0 || bytes >= GP_ENDLESS)
         return gp_refuse(gpu, bytes, api);
     gp_pools_trim(gpu);
+    gp_graphs_trim(gpu);
     enum gp_verdict verdict = gp_reserve(ledger, (unsigned)gpu, bytes);
     if (verdict == GP_FAILED)
         gp_say_unusable(bytes, gp_ledger_problem(ledger));

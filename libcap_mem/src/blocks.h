@@ -13,7 +13,8 @@ enum gp_kind {
     GP_HANDLE,      /* key: VMM handle; refs: how often it must be released; other: the physical memory */
     GP_PHYSICAL,    /* key: a number of ours; refs: the handles, mappings and exports that keep it */
     GP_MAPPING,     /* key: address; bytes: length; other: the physical memory, 0 for an imported one */
-    GP_GRAPH,       /* key: graph; bytes: of its allocation nodes */
+    GP_GRAPH,       /* key: graph; bytes: of its allocation nodes; other: those that are charged for it */
+    GP_INSTANCE,    /* key: instantiated graph; bytes: charged for it */
     GP_CONTEXT,     /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
 };
 

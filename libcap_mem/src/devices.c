@@ -67,3 +67,11 @@ int gp_gpu_of(CUdevice device) {
     }
     return (int)known - 2;
 }
+
+CUdevice gp_device_of(int gpu) {
+    struct ordinals *own = ordinals();
+    for (CUdevice device = 0; own && device < ORDINALS; device++)
+        if (__atomic_load_n(&own->known[device], __ATOMIC_RELAXED) == gpu + 2)
+            return device;
+    return 0;
+}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Memory that graphs allocate when they run. It is charged when the node is made, the sum of a graph's nodes
- * together: an upper bound, for a graph reuses memory within itself. A graph's memory belongs to what was
- * instantiated from it and stays with the device afterwards, until it is trimmed; so the charge outlives the
- * graph, and goes when the driver says that its device holds no graph memory and no graph is left. */
+/* Memory that graphs allocate when they run. A graph's nodes are charged when they are made, by the sum of
+ * their sizes: an upper bound, for a graph reuses memory within itself. The memory belongs to what was
+ * instantiated from the graph, so the charge is handed on; and when that is destroyed the device keeps the
+ * memory for other graphs until it is trimmed, so the charge stays for as long as the driver says that the
+ * device holds that much. */
 #include "graphs.h"
 
 #include "admit.h"
@@ -10,7 +11,19 @@
 #include "contexts.h"
 #include "devices.h"
 #include "hooks.h"
+#include "raw.h"
+#include "region.h"
 #include "sizes.h"
+
+/* What destroyed instances have left with their devices. */
+struct own {
+    uint64_t kept[GP_MAX_GPUS];
+};
+
+static struct own *own(void) {
+    static void *memory;
+    return gp_own_memory(&memory, sizeof(struct own));
+}
 
 static uint64_t charge_of(int gpu, uint64_t bytes) {
     return gp_round_up(bytes, gp_page(gpu));
@@ -26,6 +39,7 @@ static void add(CUgraph graph, int gpu, uint64_t bytes) {
     struct gp_block block = {.key = gp_key(GP_GRAPH, (uint64_t)graph), .gpu = (uint8_t)gpu};
     gp_blocks_take(block.key, &block);
     block.bytes += charge_of(gpu, bytes);
+    block.other += charge_of(gpu, bytes);
     gp_blocks_put(&block);
 }
 
@@ -49,9 +63,108 @@ void gp_graph_captured(CUresult rc, int gpu, uint64_t bytes, CUstream stream, in
     settle(rc, graph, gpu, bytes);
 }
 
+/* Gives back what a device no longer keeps. */
+static void settle_kept(int gpu) {
+    struct own *mine = own();
+    uint64_t reserved, kept = mine && gpu >= 0 ? __atomic_load_n(&mine->kept[gpu], __ATOMIC_RELAXED) : 0;
+    if (!kept || real_cuDeviceGetGraphMemAttribute(gp_device_of(gpu), CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT,
+                                                   &reserved))
+        return;
+    if (reserved < kept &&
+        __atomic_compare_exchange_n(&mine->kept[gpu], &kept, reserved, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        gp_give_back(gpu, kept - reserved);
+}
+
+void gp_graphs_trim(int gpu) {
+    struct own *mine = own();
+    if (!mine || gpu < 0 || !__atomic_load_n(&mine->kept[gpu], __ATOMIC_RELAXED))
+        return;
+    real_cuDeviceGraphMemTrim(gp_device_of(gpu));
+    settle_kept(gpu);
+}
+
+GP_EXPORT CUresult cuDeviceGraphMemTrim(CUdevice device) {
+    CUresult rc = real_cuDeviceGraphMemTrim(device);
+    settle_kept(gp_gpu_of(device));
+    return rc;
+}
+
+/* Room for an instance of a graph: what the graph does not hold for it any more. */
+static CUresult hold(CUgraph graph, struct gp_block *known) {
+    if (!gp_blocks_see(gp_key(GP_GRAPH, (uint64_t)graph), known)) {
+        *known = (struct gp_block){0};
+        return CUDA_SUCCESS;
+    }
+    uint64_t missing = known->bytes - known->other;
+    return missing ? gp_admit(known->gpu, missing, "cuGraphInstantiate") : CUDA_SUCCESS;
+}
+
+static CUresult instantiated(CUresult rc, CUgraphExec *instance, struct gp_block *graph) {
+    if (!graph->bytes)
+        return rc;
+    if (rc) {
+        gp_give_back(graph->gpu, graph->bytes - graph->other);
+        return rc;
+    }
+    struct gp_block made = {
+        .key = gp_key(GP_INSTANCE, (uint64_t)*instance), .bytes = graph->bytes, .gpu = graph->gpu};
+    graph->other = 0;
+    gp_blocks_put(graph);
+    gp_blocks_put(&made);
+    return rc;
+}
+
+#define INSTANTIATE(call)                                                                                    \
+    struct gp_block known;                                                                                   \
+    CUresult rc = hold(graph, &known);                                                                       \
+    return rc ? rc : instantiated(call, instance, &known)
+
+GP_EXPORT CUresult cuGraphInstantiate(CUgraphExec *instance, CUgraph graph, CUgraphNode *bad, char *log,
+                                      size_t room) {
+    INSTANTIATE(real_cuGraphInstantiate(instance, graph, bad, log, room));
+}
+GP_EXPORT CUresult cuGraphInstantiate_v2(CUgraphExec *instance, CUgraph graph, CUgraphNode *bad, char *log,
+                                         size_t room) {
+    INSTANTIATE(real_cuGraphInstantiate_v2(instance, graph, bad, log, room));
+}
+GP_EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *instance, CUgraph graph,
+                                               unsigned long long flags) {
+    INSTANTIATE(real_cuGraphInstantiateWithFlags(instance, graph, flags));
+}
+GP_EXPORT CUresult cuGraphInstantiateWithParams(CUgraphExec *instance, CUgraph graph, void *params) {
+    INSTANTIATE(real_cuGraphInstantiateWithParams(instance, graph, params));
+}
+GP_EXPORT CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *instance, CUgraph graph, void *params) {
+    INSTANTIATE(real_cuGraphInstantiateWithParams_ptsz(instance, graph, params));
+}
+
+GP_EXPORT CUresult cuGraphDestroy(CUgraph graph) {
+    struct gp_block block;
+    int ours = gp_blocks_take(gp_key(GP_GRAPH, (uint64_t)graph), &block);
+    CUresult rc = real_cuGraphDestroy(graph);
+    if (ours && rc)
+        gp_blocks_put(&block);
+    else if (ours)
+        gp_give_back(block.gpu, block.other);
+    return rc;
+}
+
+GP_EXPORT CUresult cuGraphExecDestroy(CUgraphExec instance) {
+    struct gp_block block;
+    struct own *mine = own();
+    int ours = gp_blocks_take(gp_key(GP_INSTANCE, (uint64_t)instance), &block);
+    CUresult rc = real_cuGraphExecDestroy(instance);
+    if (ours && rc) {
+        gp_blocks_put(&block);
+    } else if (ours && mine) {
+        __atomic_fetch_add(&mine->kept[block.gpu], block.bytes, __ATOMIC_RELAXED);
+        settle_kept(block.gpu);
+    }
+    return rc;
+}
+
 static int gpu_of(const CUDA_MEM_ALLOC_NODE_PARAMS *alloc) {
-    return alloc->pool.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? gp_gpu_of(alloc->pool.location.id)
-                                                                    : GP_NO_GPU;
+    return gp_gpu_of(alloc->pool.location.id);
 }
 
 GP_EXPORT CUresult cuGraphAddMemAllocNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after,
@@ -83,14 +196,25 @@ GP_EXPORT CUresult cuGraphAddNode(CUgraphNode *node, CUgraph graph, const CUgrap
     return settle(rc, graph, gpu, params->alloc.bytes);
 }
 
-GP_EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *node, CUgraph graph, const CUgraphNode *after,
-                                     const void *edges, size_t count, CUgraphNodeParams *params) {
+static CUresult add_node(CUresult (*driver)(CUgraphNode *, CUgraph, const CUgraphNode *, const void *, size_t,
+                                            CUgraphNodeParams *),
+                         CUgraphNode *node, CUgraph graph, const CUgraphNode *after, const void *edges,
+                         size_t count, CUgraphNodeParams *params) {
     if (!allocates(params))
-        return real_cuGraphAddNode_v2(node, graph, after, edges, count, params);
+        return driver(node, graph, after, edges, count, params);
     int gpu = gpu_of(&params->alloc);
     CUresult rc = gp_graph_admit(gpu, params->alloc.bytes, "cuGraphAddNode");
     if (rc)
         return rc;
-    rc = real_cuGraphAddNode_v2(node, graph, after, edges, count, params);
+    rc = driver(node, graph, after, edges, count, params);
     return settle(rc, graph, gpu, params->alloc.bytes);
+}
+
+GP_EXPORT CUresult cuGraphAddNode_v2(CUgraphNode *node, CUgraph graph, const CUgraphNode *after,
+                                     const void *edges, size_t count, CUgraphNodeParams *params) {
+    return add_node(real_cuGraphAddNode_v2, node, graph, after, edges, count, params);
+}
+GP_EXPORT CUresult cuGraphAddNode_v3(CUgraphNode *node, CUgraph graph, const CUgraphNode *after,
+                                     const void *edges, size_t count, CUgraphNodeParams *params) {
+    return add_node(real_cuGraphAddNode_v3, node, graph, after, edges, count, params);
 }
