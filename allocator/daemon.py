@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -40,6 +41,10 @@ log: Final = logging.getLogger("gpuportiond")
 STATE_DIR: Final = "/var/lib/gpuportion"
 FIRST_SAMPLE: Final = 30.0
 """Seconds to wait for NVML before saying that we are ready; then requests are refused with the reason."""
+
+
+SWITCH: Final = 0.0005
+"""Seconds that one thread may keep the other from running."""
 
 
 class StartError(Exception):
@@ -173,6 +178,7 @@ def _run(options: argparse.Namespace) -> None:
     with _signals(server):
         log.info("ready on %s/gpuportiond.sock: %d grants", options.run_dir, len(grants.live()))
         systemd.notify("READY=1")
+        _settle()
         server.run()
     systemd.notify("STOPPING=1")
     log.info("ends; %d grants go on without it", len(grants.live()))
@@ -180,6 +186,13 @@ def _run(options: argparse.Namespace) -> None:
     hints.close()
     listener.close()
     store.close()
+
+
+def _settle() -> None:
+    """Nobody waits for the collector to look at modules again, nor 5 ms for the thread that reads NVML."""
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH)
 
 
 def _open_store(path: str) -> Store:

@@ -193,6 +193,7 @@ def main() -> int:
     parser.add_argument("--lives", type=int, default=LIVES, help="of the first measure (%(default)s)")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of the others (%(default)s)")
     options = parser.parse_args()
+    sys.setswitchinterval(0.0005)  # the clients are threads of one process and must not wait for each other
     with (
         tempfile.TemporaryDirectory(prefix="gpuportion-bench-", dir="/dev/shm") as folder,
         Daemon(Path(folder), sim=f"a100-80gb:{GPUS}") as daemon,
