@@ -28,6 +28,9 @@ DEFAULT: Final = "default-runtime"
 CONFIG: Final = "/etc/docker/daemon.json"
 PIDFILE: Final = "/var/run/docker.pid"
 NOTHING: Final = "{}\n"
+STOCK: Final = "runc"
+"""dockerd's default runtime if nothing else is said."""
+UNTOLD: Final = f"docker knows the runtime {RUNTIME} until it is restarted: systemctl restart docker"
 SHAPES: Final[dict[str, tuple[type, str]]] = {RUNTIMES: (dict, "an object"), DEFAULT: (str, "a text")}
 
 
@@ -93,7 +96,7 @@ def uninstall(text: str | None, record: Record | None, *, source: str = CONFIG) 
         was = record.default_before if record is not None else None
         new = json_text.cut(new, (DEFAULT,)) if was is None else json_text.put(new, (DEFAULT,), was)
     made_by_us = record is not None and record.before is None
-    return None if made_by_us and not json.loads(new) else new
+    return None if made_by_us and not _members(new) else new
 
 
 def _checked(text: str, source: str) -> dict[str, Any]:
@@ -134,34 +137,62 @@ def plan_uninstall(config: str, *, state_dir: str | None = None) -> Change:
 
 
 def apply(change: Change, *, state_dir: str | None = None, pidfile: str = PIDFILE) -> list[str]:
-    """Write the file and tell dockerd; what was done, in lines for the user. The record goes first: a crash
-    in between leaves one that matches no file, which then only names our keys."""
+    """Write the file and tell dockerd; what was done, in lines for the user."""
     if change.after == change.before:
         if change.record is None:
             _forget(state_dir)
         return [f"{change.config} is as it should be: nothing to do"]
-    if change.record is not None:
-        _remember(state_dir, change.record)
-    if change.after is None:
-        config_file.remove(change.config)
-    else:
-        config_file.replace(change.config, change.after.encode())
-    if change.record is None:
-        _forget(state_dir)
     verb = "removed" if change.after is None else "created" if change.before is None else "changed"
-    return [f"{verb} {change.config}", *_tell(change, pidfile)]
+    done = f"{verb} {change.config}"
+    if change.record is None:
+        lines = _take_out(change, pidfile)
+        _forget(state_dir)
+        return [done, *lines]
+    # The record goes first: a crash in between leaves one that matches no file, and so only names our keys.
+    _remember(state_dir, change.record)
+    _write(change.config, change.after)
+    return [done, *dockerd.reload(change.config, pidfile)]
 
 
-def _tell(change: Change, pidfile: str) -> list[str]:
-    """A reload does not unset dockerd's default runtime, only where to find it; dockerd 20.10 dies of that,
-    and its containers with it. So then only a restart will do, at a time of the user's choice."""
-    if _default(change.before) == RUNTIME != _default(change.after):
-        return [f"docker has {RUNTIME} as its default until it is restarted: systemctl restart docker"]
-    return dockerd.reload(change.config, pidfile)
+def _take_out(change: Change, pidfile: str) -> list[str]:
+    """Write a file without us so that a running dockerd forgets us as well.
+
+    At a reload dockerd keeps a key that is merely gone, and 20.10 dies, with its containers, of a default
+    runtime that is none of its runtimes. So the file first says what is to hold in so many words. Where
+    dockerd can't be asked whether it has read that, it is told nothing that could be its end.
+    """
+    was_default = _members(change.before).get(DEFAULT) == RUNTIME
+    hosts = [host for host in _members(change.before).get("hosts") or () if isinstance(host, str)]
+    if not dockerd.reads(change.config, pidfile) or dockerd.info(hosts) is None:
+        _write(change.config, change.after)
+        return [UNTOLD] if was_default else dockerd.reload(change.config, pidfile)
+    _write(change.config, _spelt_out(change.after, was_default))
+    lines = dockerd.reload(change.config, pidfile)
+    settled = dockerd.settles(lambda told: RUNTIME not in told["Runtimes"], hosts)
+    _write(change.config, change.after)
+    return lines if settled else [*lines, UNTOLD]
 
 
-def _default(text: str | None) -> object:
-    return json.loads(text).get(DEFAULT) if text and text.strip() else None
+def _spelt_out(text: str | None, was_default: bool) -> str:
+    """The text with its defaults as members, where ours stood."""
+    spelt = text if text is not None and text.strip() else NOTHING
+    if RUNTIMES not in _members(spelt):
+        spelt = json_text.put(spelt, (RUNTIMES,), {})
+    if was_default and DEFAULT not in _members(spelt):
+        spelt = json_text.put(spelt, (DEFAULT,), STOCK)
+    return spelt
+
+
+def _members(text: str | None) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(text) if text is not None and text.strip() else {}
+    return parsed
+
+
+def _write(config: str, text: str | None) -> None:
+    if text is None:
+        config_file.remove(config)
+    else:
+        config_file.replace(config, text.encode())
 
 
 def recorded(state_dir: str | None, config: str) -> Record | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,3 +85,56 @@ def test_what_dockerds_command_line_says_against_it_is_told(
     with process("dockerd", *args) as running:
         lines = dockerd.reload("/etc/docker/daemon.json", pidfile(tmp_path, running.pid))
     assert len(lines) == 2 and lines[1].startswith(warning)
+
+
+def test_whose_configuration_a_file_is(tmp_path: Path) -> None:
+    """Only dockerd's, only while it runs, only the file that it was started with."""
+    with process("dockerd", "--config-file", f"{tmp_path}/x") as running:
+        path = pidfile(tmp_path, running.pid)
+        assert dockerd.reads(f"{tmp_path}/../{tmp_path.name}/x", path)
+        assert not dockerd.reads("/etc/docker/daemon.json", path)
+    assert not dockerd.reads(f"{tmp_path}/x", path)
+    with process("sshd") as other:
+        assert not dockerd.reads("/etc/docker/daemon.json", pidfile(tmp_path, other.pid))
+
+
+def answering(path: str, body: bytes) -> threading.Thread:
+    """One connection's worth of a docker that says `body`."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen()
+
+    def answer() -> None:
+        with listener, listener.accept()[0] as peer:
+            assert peer.recv(4096).startswith(b"GET /info HTTP/1.0\r\n")
+            peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + body)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"Runtimes": {"runc": {}}}', {"Runtimes": {"runc": {}}}),
+        (b'{"message": "no"}', None),
+        (b"[]", None),
+        (b"<html>", None),
+        (b"", None),
+    ],
+)
+def test_dockerd_is_asked_what_it_knows(body: bytes, told: object, tmp_path: Path) -> None:
+    """By the socket of its configuration; what is no such answer is none."""
+    thread = answering(f"{tmp_path}/docker.sock", body)
+    assert dockerd.info(["tcp://0.0.0.0:2375", f"unix://{tmp_path}/docker.sock"]) == told
+    thread.join()
+    assert dockerd.info([f"unix://{tmp_path}/none"]) is None
+
+
+def test_a_dockerd_that_never_settles_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have refused the file."""
+    monkeypatch.setattr(dockerd, "SETTLING", 0.2)
+    assert not dockerd.settles(lambda told: False, [f"unix://{tmp_path}/none"])
