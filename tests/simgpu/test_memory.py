@@ -181,10 +181,10 @@ def test_virtual_memory_lives_until_handle_and_mapping_are_gone(sim: Sim, unmap_
         handle = cuda.create(20 * MIB)
         at = cuda.map(handle, 20 * MIB)
         assert cuda.do("cuMemRetainAllocationHandle", OUT, at + MIB) == handle
-        last = [("cuMemUnmap", at, 20 * MIB), ("cuMemRelease", handle), ("cuMemRelease", handle)]
-        for step in last if unmap_first else reversed(last):
+        last = [("cuMemUnmap", [at, 20 * MIB]), ("cuMemRelease", [handle]), ("cuMemRelease", [handle])]
+        for name, arguments in last if unmap_first else reversed(last):
             assert state.used(sim.state) == CONTEXT + 20 * MIB
-            cuda.do(*step)
+            cuda.do(name, *arguments)
         assert state.used(sim.state) == CONTEXT
         cuda.do("cuMemAddressFree", at, 20 * MIB)
 
