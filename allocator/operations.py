@@ -67,7 +67,8 @@ class Operations:
         except Exception:
             log.exception("a bug, met by %r", message.head.get("op"))
             why = "the daemon met an error of its own; its log has it (journalctl -u gpuportiond)"
-            return wire.Message({}, GpuportionError("GP302", why=why).text.encode(), wire.REFUSED)
+            failure = GpuportionError("GP306", what=f"the operation {message.head.get('op')!r}", why=why)
+            return wire.Message({}, failure.text.encode(), wire.REFUSED)
 
     # Containers
 

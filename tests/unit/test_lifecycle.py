@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,15 @@ def test_a_look_decides_by_what_is_there(row: Row, world: World, event: Event | 
     assert reconcile([row], world) == ([] if event is None else [("t", event)])
     if event is not None:
         assert step(row.state, event) is State.RELEASED
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    """docs/daemon.md, transition by transition; what is final is told in words."""
+    text = (Path(__file__).parents[2] / "docs" / "daemon.md").read_text()
+    told = re.findall(r"^\| (\w+) \| (\w+) \| (\w+) \|", text, re.MULTILINE)[1:]
+    real = [
+        (state.value, event.value, after.value)
+        for (state, event), after in TRANSITIONS.items()
+        if state is not State.RELEASED
+    ]
+    assert sorted(told) == sorted(real)
