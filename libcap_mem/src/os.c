@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef F_OFD_GETLK
@@ -94,7 +95,10 @@ long gp_os_pid(void) {
 }
 
 void gp_os_pause(int round) {
-    if (round % 64 == 63)
+    static const struct timespec short_sleep = {0, 50000};
+    if (round >= 256)
+        syscall(SYS_nanosleep, &short_sleep, 0);
+    else if (round % 64 == 63)
         syscall(SYS_sched_yield);
     else
         for (int turn = round % 64; turn > 0; turn -= 4)

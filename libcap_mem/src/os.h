@@ -21,7 +21,7 @@ int gp_os_unlocked(int fd, unsigned byte);
 
 long gp_os_pid(void);
 
-/* Lets others go on: a few turns of the processor, now and then the rest of our time slice. */
+/* Lets others go on: a few turns of the processor, then the rest of our time slice, then 50 microseconds. */
 void gp_os_pause(int round);
 
 #endif

@@ -6,7 +6,7 @@
 #include "region.h"
 
 #define GP_NUMBERS 0xffffffffffffull /* of changes and of generations: 48 bits */
-#define GP_ROUNDS (1 << 20)          /* every loop ends, whatever a hostile neighbour writes */
+#define GP_ROUNDS (1 << 18) /* every loop ends, whatever a hostile neighbour writes: within some 15 s */
 
 struct gp_sight { /* a total as it was seen; `used` belongs to `tag` only as long as the tag stands */
     uint64_t used, tag;
