@@ -72,7 +72,9 @@ def send(sock: socket.socket, message: Message) -> None:
     sent = 0
     if message.fds:
         sent = sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.fds))])
-    sock.sendall(data[sent:])
+    # Sending nothing is a system call too, which fails if the peer has answered and gone meanwhile.
+    if sent < len(data):
+        sock.sendall(data[sent:])
 
 
 def receive(sock: socket.socket) -> Message:
