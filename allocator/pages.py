@@ -82,8 +82,8 @@ def create(
     paths = ("libcuda", libcuda), ("libnvml", libnvml), ("ledger", ledger)
     page = _policy_page(limits, container, *paths)
     made = Pages(f"{folder}/policy", f"{folder}/ledger/ledger", own_file_system=True)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    os.makedirs(f"{folder}/ledger", mode=0o700, exist_ok=True)
+    _make_folder(folder, 0o755)
+    _make_folder(f"{folder}/ledger", 0o700)
     note = _mount(f"{folder}/ledger", int(lib.gp_ledger_size(len(limits))), label)
     _write_ledger(made.ledger, len(limits))
     _write_policy(made.policy, page)
@@ -165,6 +165,8 @@ def holders(path: str) -> int:
     """
     try:
         fd = os.open(path, READ)
+    except BlockingIOError:
+        return 1  # who keeps us out by a lease on it, has it
     except OSError:
         return 0
     try:
@@ -204,6 +206,15 @@ def _path_bytes(name: str, path: str) -> bytes:
     if b"\0" in raw or len(raw) >= lib.GP_PATH:
         raise ValueError(f"{name}: {path!r} does not fit a policy ({lib.GP_PATH - 1} bytes)")
     return raw
+
+
+def _make_folder(path: str, mode: int) -> None:
+    """A folder of this mode, whatever the umask; one that is there keeps its own."""
+    try:
+        os.makedirs(path)
+    except FileExistsError:
+        return
+    os.chmod(path, mode)
 
 
 def _mount(folder: str, size: int, label: str) -> str:

@@ -354,3 +354,40 @@ def test_a_policy_that_is_none_is_not_taken(program: Path, made: Pages) -> None:
         driver = Driver(program, made)
         driver.end()
         assert driver.greeting == "policy: Bad message"
+
+
+@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
+def test_sanitizers_find_nothing(tmp_path: Path, made: Pages, sanitizer: str) -> None:
+    """Threads that share lanes, forks, losses of a cell, questions: no race, no stray access, no overflow."""
+    source = Path(__file__).with_name("ledger_driver.c")
+    flags = ("-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
+    try:
+        program = compile_program(tmp_path / "sanitized", [source], *flags)
+    except AssertionError as problem:
+        pytest.skip(f"the compiler has no -fsanitize={sanitizer}: {str(problem).splitlines()[-1]}")
+    words = (
+        "threads 0 3000",
+        "reserve 1 4096",
+        "reserve 0 99999999999",
+        "note 0 1",
+        "processes 0 4",
+        "used 1 0",
+    )
+    words += (
+        "elsewhere 0 160",
+        "fork-release 1 4096",
+        "errno 0 5",
+        "release 1 9999",
+        "close-all 0 0",
+        "used 0 0",
+    )
+    words += ("reserve 0 1", "reserve 7 1", "own 0 0")
+    done = subprocess.run(
+        [str(program), made.ledger, made.policy],
+        input="\n".join(words),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == len(words) + 1
