@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import tempfile
@@ -34,6 +35,9 @@ MAX_BYTES: Final = 4 << 20
 WAY_OUT: Final = (
     "Install the NVIDIA Container Toolkit, then: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 )
+
+ANEW: Final = "Make it anew: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+MISLEADING: Final = re.compile("no such file or directory|executable file not found|permission denied", re.I)
 
 _Stamp = tuple[int, int, int, int]
 """Device, inode, size, modification time in ns: whether a file is still the one that was parsed."""
@@ -67,18 +71,13 @@ class CdiFiles:
         found = self._found()
         if found:
             return found
-        if not os.path.exists(self.made):
-            self._make()
         spec = self._spec(self.made, len(self.where))
+        if spec is None or missing(spec.edits):  # none yet, or of a driver that has gone since
+            self._make()
+            spec = self._spec(self.made, len(self.where))
         if spec is None:
             raise GpuportionError("GP302", why=f"{self.made} is not of {self.kind}. {WAY_OUT}")
         return (spec,)
-
-    def forget(self) -> None:
-        """Drop what nvidia-ctk made: the GPUs or the driver are not those of then."""
-        self._parsed.pop(self.made, None)
-        if os.path.exists(self.made):
-            os.unlink(self.made)
 
     def _found(self) -> tuple[cdi.Spec, ...]:
         found = (
@@ -113,6 +112,19 @@ class CdiFiles:
             raise GpuportionError("GP302", why=f"{ctk} made no usable CDI spec: {problem}") from None
         cdi.parse(document, f"made by {ctk}")
         _write(self.made, text)
+
+
+def missing(edits: cdi.ContainerEdits) -> str | None:
+    """The first file that a spec would mount and that this host no longer has; None: all are there."""
+    return next((mount.source for mount in edits.mounts if not os.path.exists(mount.source)), None)
+
+
+def require_files(edits: cdi.ContainerEdits) -> None:
+    """GpuportionError GP302 if a file to mount is gone: runc's own words for it would not say what to do."""
+    gone = missing(edits)
+    if gone is not None:
+        why = f"the CDI spec of the GPU names {gone}, which is gone: it is older than the driver. {ANEW}"
+        raise GpuportionError("GP302", why=why)
 
 
 def _names(folder: str) -> list[str]:
@@ -185,10 +197,15 @@ def _generated(ctk: str) -> str:
     except OSError as problem:
         raise GpuportionError("GP302", why=f"{ctk} can't be run (errno {problem.errno})") from None
     if done.returncode != 0:
-        last = (done.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1]
-        why = f"`{' '.join(command)}` failed with status {done.returncode}: {last[:300]}"
+        why = f"`{' '.join(command)}` failed with status {done.returncode}: {_last_words(done.stderr)}"
         raise GpuportionError("GP302", why=why)
     return done.stdout.decode(errors="replace")
+
+
+def _last_words(stderr: bytes) -> str:
+    """Of a program's complaint, less the phrases by which docker picks another exit status than 125."""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    return MISLEADING.sub("not accessible", lines[-1][:300]) if lines else "no message"
 
 
 def _write(path: str, text: str) -> None:

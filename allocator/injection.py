@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpuportion import paths
-from gpuportion.allocator import device_nodes
+from gpuportion.allocator import cdi_files, device_nodes
 from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
@@ -49,10 +49,11 @@ def programs() -> Programs:
 
 
 def device_edits(specs: Sequence[cdi.Spec], shares: Sequence[Share]) -> cdi.ContainerEdits:
-    """What the GPUs of a grant need. GpuportionError GP302: no CDI spec has them."""
+    """What the GPUs of a grant need. GpuportionError GP302: no CDI spec has them, or an old one."""
     names = [cdi.name_of(specs, cdi.GPU_KIND, index=share.index, uuid=share.uuid) for share in shares]
     edits = cdi.edits(specs, cdi.GPU_KIND, names)
     cdi.driver_paths(edits)
+    cdi_files.require_files(edits)
     return edits
 
 

@@ -129,24 +129,58 @@ def ctk(folder: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+def with_files(folder: Path) -> dict[str, Any]:
+    """A spec whose files exist."""
+    made = document()
+    for mount in made["containerEdits"]["mounts"]:
+        mount["hostPath"] = str(folder / Path(mount["hostPath"]).name)
+        Path(mount["hostPath"]).touch()
+    return made
+
+
 def test_a_missing_spec_is_made_once(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By nvidia-ctk, with an environment of its own, into the run folder."""
+    """By nvidia-ctk, with an environment of its own, into the run folder; any other goes before it."""
     monkeypatch.setenv("LD_PRELOAD_OF_THE_DAEMON", "x")
-    write(tmp_path / "spec.json", document())
+    write(tmp_path / "spec.json", with_files(tmp_path))
     ctk(tmp_path, f'echo "$*:$LD_PRELOAD_OF_THE_DAEMON:$PATH" >> {tmp_path}/calls; cat {tmp_path}/spec.json')
     reader = files()
     assert reader.specs() == reader.specs() == files().specs()
     assert (tmp_path / "calls").read_text() == ("cdi generate --format=json::/usr/sbin:/usr/bin:/sbin:/bin\n")
     assert os.listdir(tmp_path / "made/cdi") == ["nvidia.json"]
-    reader.forget()
-    reader.specs()
-    assert (tmp_path / "calls").read_text().count("\n") == 2
     write(tmp_path / "etc/nvidia.yaml", document())
     assert [spec.source for spec in reader.specs()] == [f"{tmp_path}/etc/nvidia.yaml"]
 
 
+def test_a_spec_that_was_made_for_another_driver_is_made_anew(files: Files, tmp_path: Path) -> None:
+    """A driver's files have its version in their names."""
+    write(tmp_path / "spec.json", with_files(tmp_path))
+    ctk(tmp_path, f"cat {tmp_path}/spec.json")
+    reader = files()
+    (old,) = reader.specs()
+    newer = with_files(tmp_path)
+    newer["containerEdits"]["env"] = ["FROM=newer"]
+    newer["containerEdits"]["mounts"][0]["hostPath"] = "/dev/null"
+    write(tmp_path / "spec.json", newer)
+    assert reader.specs() == (old,)
+    Path(old.edits.mounts[0].source).unlink()
+    assert reader.specs()[0].edits.env == ("FROM=newer",)
+
+
+def test_a_file_that_is_gone_is_told_with_the_way_out(tmp_path: Path) -> None:
+    """Of a spec that somebody else keeps."""
+    there = cdi.ContainerEdits(mounts=(cdi.Mount("/dev/null", "/x"),))
+    cdi_files.require_files(there)
+    gone = cdi.Mount(f"{tmp_path}/libcuda.so.1", "/x")
+    with pytest.raises(
+        GpuportionError, match=r"libcuda.so.1, which is gone: it is older than the driver"
+    ) as told:
+        cdi_files.require_files(cdi.ContainerEdits(mounts=(*there.mounts, gone)))
+    assert told.value.code == "GP302" and "nvidia-ctk cdi generate" in told.value.text
+
+
 FAILING = {
     "echo hopeless >&2; echo no driver >&2; exit 3": "failed with status 3: no driver",
+    "echo open /dev/nvidiactl: No such file or directory >&2; exit 1": "open /dev/nvidiactl: not accessible",
     "exit 1": "failed with status 1: no message",
     "echo '{'": "made no usable CDI spec: its output, line 2, column 1",
     'echo \'{"cdiVersion": "0.5.0"}\'': "is broken: the file.kind is missing",
