@@ -128,12 +128,18 @@ static bool prepare(const struct command *command, struct node *node, struct byt
     case BUNDLE_READ:
         break;
     }
-    return (!request_keys_possible(bundle.text.at, bundle.text.n) && !has_default_grant(node)) ||
-           ask_daemon(command, node, &bundle, problem);
+    if (!request_keys_possible(bundle.text.at, bundle.text.n) && !has_default_grant(node))
+        return true;
+    if (*node->run_dir.at == '/')
+        return ask_daemon(command, node, &bundle, problem);
+    sentence_why(
+        problem, "GP302",
+        WHY("GPUPORTION_RUN_DIR is \"", bytes_c(&node->run_dir), "\", which is not an absolute path"));
+    return false;
 }
 
 static void note_delete(const struct command *command, struct node *node) {
-    if (command->id == NULL)
+    if (command->id == NULL || *node->run_dir.at != '/')
         return;
     struct wire_request request = {.path = bytes_c(&node->socket), .pass = -1};
     begin_head(&request.head, "deleted", command);

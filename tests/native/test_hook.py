@@ -188,9 +188,11 @@ def test_a_state_with_large_annotations_is_read(hook: Hook, init: subprocess.Pop
         assert hook.confirm(state_of(init.pid, annotations={"m": "x" * 600_000})).returncode == 0
 
 
-def test_an_endless_state_is_refused(hook: Hook) -> None:
-    """It is read up to a bound."""
-    assert "GP302" in refused(hook.confirm(b" " * (5 << 20)))
+def test_an_endless_state_is_refused(hook: Hook, init: subprocess.Popen[bytes]) -> None:
+    """It is read up to a bound, and half of one is none."""
+    with ScriptedDaemon(hook.run_dir, done) as daemon:
+        assert "GP302" in refused(hook.confirm(state_of(init.pid, annotations={"m": "x" * (5 << 20)})))
+        assert daemon.seen == []
 
 
 # poststop

@@ -238,6 +238,19 @@ def test_the_images_preload_comes_from_the_real_root(containers: Containers) -> 
         assert daemon.seen[0].body.endswith(b"}/lib/libjemalloc.so\n")
 
 
+def test_an_empty_environment_is_enough(containers: Containers) -> None:
+    """podman's start and delete have no PATH; the runtime is found, and finds its containers."""
+    name = Path(containers.runtime).name
+    done = subprocess.run(
+        [containers.launcher, "--version"], env={}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()[:2]
+    assert first.startswith("gpuportion-runtime ")
+    if low_level("runc") is None or name == "runc":
+        assert second.startswith(f"{name} version")
+
+
 def test_other_verbs_answer_as_the_bare_runtime(containers: Containers) -> None:
     """state, list and a mistake: the same words, the same exit code."""
     containers.bundle.write(spec("wait"))

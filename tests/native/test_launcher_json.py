@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.parsers import Parsers
@@ -125,6 +125,12 @@ def test_a_path_with_a_zero_byte_is_no_path(parsers: Parsers) -> None:
 
 @settings(max_examples=300)
 @given(st.binary(max_size=40) | TEXT.map(str.encode))
+@example(b"\xc0\x80")  # too long a form of U+0000, U+0800, U+10000
+@example(b"\xe0\x80\x80")
+@example(b"\xf0\x80\x80\x80")
+@example(b"\xed\xa0\x80")  # half a surrogate pair
+@example(b"\xf4\x90\x80\x80")  # above U+10FFFF
+@example(b"GPU \xe2\x82")  # cut
 def test_whatever_is_quoted_reads_back(parsers: Parsers, raw: bytes) -> None:
     """Valid text comes back as it was; bytes that are no UTF-8 become U+FFFD."""
     _, quoted = parsers.ask("quote", raw)

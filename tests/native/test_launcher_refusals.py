@@ -181,6 +181,19 @@ def test_a_stranger_on_the_socket_is_not_believed(launcher: Launcher) -> None:
     assert "neither root nor you" in refused_with(launcher, result)
 
 
+@pytest.mark.parametrize("moved", ["run", "./run"])
+def test_a_relative_run_directory_is_refused(launcher: Launcher, moved: str) -> None:
+    """It would be looked for in the bundle, and in another folder by each program."""
+    launcher.write(config(REQUEST))
+    with ScriptedDaemon(launcher.run_dir, edit_it) as daemon:
+        result = launcher.run(
+            "create", "-b", "bundle", "c1", env={"GPUPORTION_RUN_DIR": moved}, cwd=launcher.bundle.parent
+        )
+        assert "absolute path" in refused_with(launcher, result)
+        assert launcher.run("delete", "c1", env={"GPUPORTION_RUN_DIR": moved}).returncode == 0
+        assert daemon.seen == []
+
+
 def test_a_run_directory_with_too_long_a_name_is_told_of(launcher: Launcher) -> None:
     """An address of a socket has 107 bytes."""
     launcher.write(config(REQUEST))
