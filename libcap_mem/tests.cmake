@@ -29,3 +29,11 @@ target_link_libraries(interpose_bench PRIVATE warnings ${CMAKE_DL_LIBS})
 
 add_library(cap_partial_driver MODULE EXCLUDE_FROM_ALL ${native}/partial_driver.c)
 target_include_directories(cap_partial_driver PRIVATE src)
+
+foreach(sanitizer address thread)
+  add_executable(blocks_storm_${sanitizer} EXCLUDE_FROM_ALL ${native}/blocks_storm.c src/blocks.c)
+  target_include_directories(blocks_storm_${sanitizer} PRIVATE src)
+  target_link_libraries(blocks_storm_${sanitizer} PRIVATE warnings pthread)
+  target_compile_options(blocks_storm_${sanitizer} PRIVATE -fsanitize=${sanitizer} -O1 -g)
+  target_link_options(blocks_storm_${sanitizer} PRIVATE -fsanitize=${sanitizer})
+endforeach()

@@ -41,7 +41,7 @@ static void *ask(const char *name, int version, uint64_t flags) {
 
 static int same_interface(const struct row *row, void *answer, int version, uint64_t flags) {
     int per_thread = (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0;
-    return row->since <= version && (row->flag == PTSZ) <= per_thread &&
+    return row->since <= version && (row->flag == PTSZ) <= per_thread && gp_real(row->symbol) &&
            ask(row->name, row->since, flags) == answer;
 }
 
