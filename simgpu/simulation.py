@@ -29,7 +29,6 @@ DIRECTORY: Final = "/run/gpuportion-sim"
 """Where processes on the host look for a simulation that nobody named."""
 CDI_DIR: Final = "/var/run/cdi"
 DRIVER_VERSION: Final = "610.43.02"
-CUDA_VERSION: Final = 13050
 LIBRARIES: Final = ("libcuda.so.1", "libnvidia-ml.so.1")
 NODE_MAJOR: Final = 195
 CONTROL_NODES: Final = {"nvidiactl": (195, 255), "nvidia-uvm": (511, 0)}
@@ -169,7 +168,6 @@ def _make_nodes(folder: str, count: int) -> tuple[str, ...]:
 def _settings(names: tuple[str, ...], costs: Mapping[str, int], seed: int | None) -> dict[str, object]:
     text: dict[str, object] = {
         "driver.version": DRIVER_VERSION,
-        "driver.cuda": CUDA_VERSION,
         "devices": len(names),
     }
     text |= {f"cost.{key}": value for key, value in costs.items()}

@@ -2,9 +2,9 @@
 // What the parts of the simulated driver share: the gate that every call passes, the process's view of the
 // devices, and the objects behind the handles.
 #pragma once
+#include "../state/lock.h"
 #include "../state/state.h"
 #include "abi.h"
-#include "lock.h"
 
 // Defines an exported driver function. The generator finds these by name: one a line.
 #define API(name, ...)                                                                                       \

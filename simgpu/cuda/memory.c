@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear, pitched, managed and host memory. A block larger than the small ones costs whole granules; the
+// Linear, pitched and host memory. A block larger than the small ones costs whole granules; the
 // small ones lie together in slabs (slabs.c); a pool's cost its pool (pools.c).
 #include "memory.h"
 #include <string.h>
 #include <sys/mman.h>
 
-enum { HOST_FLAGS_ALL = 7, ATTACH_GLOBAL = 1, ATTACH_HOST = 2, PITCH_ALIGNMENT = 512 };
+enum { HOST_FLAGS_ALL = 7, PITCH_ALIGNMENT = 512 };
 
 CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct context *ctx, struct pool *pool) {
     if (size > (uint64_t)1 << 48)
@@ -95,17 +95,6 @@ API(cuMemFreeAsync, CUdeviceptr address, UNUSED CUstream stream) {
     return free_kinds(address, DEVICE_KINDS);
 }
 
-// Residency is not simulated: a real device holds managed pages while they are used there, and gives them up
-// under pressure, so they never make another allocation fail.
-API(cuMemAllocManaged, CUdeviceptr *out, size_t size, unsigned flags) {
-    ENTER_CONTEXT();
-    NEED(out && size && (flags == ATTACH_GLOBAL || flags == ATTACH_HOST));
-    lock_acquire(&driver.lock);
-    CUresult result = memory_new(out, size, KIND_MANAGED, ctx, NULL);
-    lock_release(&driver.lock);
-    return result;
-}
-
 static CUresult host_memory(void **out, size_t size, unsigned flags, struct context *ctx) {
     NEED(out && size && !(flags & ~(unsigned)HOST_FLAGS_ALL));
     CUdeviceptr at = 0;
@@ -146,15 +135,34 @@ API(cuMemHostGetFlags, unsigned *flags, void *address) {
     return found ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-API(cuMemGetInfo_v2, size_t *free, size_t *total) {
-    ENTER_CONTEXT();
+static void measure(struct context *ctx, uint64_t *free, uint64_t *total) {
     struct device *device = &driver.device[ctx->device];
     lock_acquire(&driver.lock);
     uint64_t used = sim_used(&driver.view, device->number);
     lock_release(&driver.lock);
+    *free = used < device->total ? device->total - used : 0;
+    *total = device->total;
+}
+
+API(cuMemGetInfo_v2, size_t *free, size_t *total) {
+    ENTER_CONTEXT();
+    uint64_t now_free, all;
+    measure(ctx, &now_free, &all);
     if (free)
-        *free = used < device->total ? device->total - used : 0;
+        *free = now_free;
     if (total)
-        *total = device->total;
+        *total = all;
+    return CUDA_SUCCESS;
+}
+
+// Its results have 32 bits: as much as fits.
+API(cuMemGetInfo, unsigned *free, unsigned *total) {
+    ENTER_CONTEXT();
+    uint64_t now_free, all;
+    measure(ctx, &now_free, &all);
+    if (free)
+        *free = now_free > UINT32_MAX ? UINT32_MAX : (unsigned)now_free;
+    if (total)
+        *total = all > UINT32_MAX ? UINT32_MAX : (unsigned)all;
     return CUDA_SUCCESS;
 }

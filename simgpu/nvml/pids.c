@@ -9,10 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static struct {
-    uint64_t born;
-    unsigned pid;
-} known[SIM_SLOTS];
+static _Atomic unsigned
+    known[SIM_SLOTS]; // the last answer for a slot; looked at again before it is given again
 
 static uint64_t pid_space_of(const char *process) {
     char path[64], link[64];
@@ -42,14 +40,16 @@ static uint64_t innermost_pid(const char *process) {
     return pid;
 }
 
+static bool is(const char *process, uint64_t space, uint64_t pid) {
+    return pid_space_of(process) == space && innermost_pid(process) == pid;
+}
+
 static unsigned search(uint64_t space, uint64_t pid) {
     unsigned found = 0;
     DIR *proc = opendir("/proc");
-    for (struct dirent *entry; !found && proc && (entry = readdir(proc));) {
-        const char *name = entry->d_name;
-        if (*name >= '1' && *name <= '9' && pid_space_of(name) == space && innermost_pid(name) == pid)
-            found = (unsigned)strtoul(name, NULL, 10);
-    }
+    for (struct dirent *entry; !found && proc && (entry = readdir(proc));)
+        if (*entry->d_name >= '1' && *entry->d_name <= '9' && is(entry->d_name, space, pid))
+            found = (unsigned)strtoul(entry->d_name, NULL, 10);
     if (proc)
         closedir(proc);
     return found;
@@ -58,12 +58,11 @@ static unsigned search(uint64_t space, uint64_t pid) {
 unsigned pid_here(unsigned slot) {
     const struct sim_slot *owner = &nvml.view.at->slot[slot];
     uint64_t pid = atomic_load(&owner->pid), space = atomic_load(&owner->pid_space);
-    uint64_t born = atomic_load(&owner->born);
     if (!pid || space == pid_space_of("self"))
         return (unsigned)pid;
-    if (known[slot].born != born || !known[slot].pid) {
-        known[slot].pid = search(space, pid);
-        known[slot].born = born;
-    }
-    return known[slot].pid;
+    char process[24];
+    snprintf(process, sizeof process, "%u", known[slot]);
+    if (!is(process, space, pid))
+        known[slot] = search(space, pid);
+    return known[slot];
 }

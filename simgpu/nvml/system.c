@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Initialisation, versions, errors.
+#include "../state/lock.h"
 #include "nvml.h"
 #include <stdlib.h>
 
@@ -22,8 +23,11 @@ int nvml_setting(nvmlDevice_t device, const char *key, char *out, unsigned room)
 // Opened once and kept: initialising again after a shutdown is common, and finds the same devices.
 static bool open_state(void) {
     static bool open;
+    static lock_t lock;
+    lock_acquire(&lock);
     if (!open)
         open = !sim_open(&nvml.view);
+    lock_release(&lock);
     return open;
 }
 
@@ -93,7 +97,7 @@ API(nvmlSystemGetNVMLVersion, char *version, unsigned room) {
 API(nvmlSystemGetCudaDriverVersion_v2, int *version) {
     ENTER();
     NEED(version);
-    *version = (int)sim_number(&nvml.view, "driver.cuda", 0);
+    *version = SIM_CUDA;
     return NVML_SUCCESS;
 }
 

@@ -12,7 +12,16 @@ int cuCtxSetCurrent(void *context);
 int cuMemAlloc_v2(uint64_t *at, size_t size);
 int cuMemAllocAsync(uint64_t *at, size_t size, void *stream);
 int cuMemFree_v2(uint64_t at);
+int cuMemCreate(uint64_t *handle, size_t size, const void *properties, uint64_t flags);
+int cuMemRelease(uint64_t handle);
 int cuCtxSynchronize(void);
+
+// CUmemAllocationProp: pinned, exportable as a descriptor, on device 0.
+static const struct {
+    int type, handles, place, device;
+    void *windows;
+    char flags[8];
+} exportable = {1, 1, 1, 0, NULL, {0}};
 
 static void need(int result) {
     if (result)
@@ -35,5 +44,8 @@ int main(void) {
         need(result == OUT_OF_MEMORY ? 0 : result);
         if (i % 64 == 0)
             need(cuCtxSynchronize());
+        uint64_t handle;
+        if (i % 3 == 0 && !cuMemCreate(&handle, 4 << 20, &exportable, 0))
+            need(cuMemRelease(handle));
     }
 }

@@ -158,6 +158,7 @@ def test_exported_memory_lives_with_its_last_holder(sim: Sim) -> None:
         exporter.open()
         importer.open()
         handle = exporter.create(20 * MIB, exportable=True)
+        assert state.used(sim.state) == 2 * CONTEXT + 20 * MIB
         fd = exporter.do("cuMemExportToShareableHandle", OUT, handle, 1, 0)
         exporter.ask(send=fd, to=ours.fileno())
         received = importer.ask(receive=theirs.fileno())["fd"]
