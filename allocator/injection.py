@@ -64,7 +64,6 @@ def gather(
     *,
     token: str,
     container: str,
-    shares: Sequence[Share],
     socket: str,
 ) -> Injection:
     """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `write_preload`)."""
@@ -78,7 +77,6 @@ def gather(
         ledger=f"{folder}/ledger/ledger",
         preload=f"{folder}/{PRELOAD}",
         hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
-        uuids=tuple(share.uuid for share in shares),
         cdi_paths=cdi.targets(specs, cdi.GPU_KIND),
         driver_majors=_majors(int(time.monotonic())),
     )

@@ -114,7 +114,6 @@ class Operations:
             folder,
             token=grant.token,
             container=grant.id,
-            shares=grant.shares,
             socket=paths.socket_path(),
         )
         edited = change(spec, gathered)

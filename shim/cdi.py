@@ -94,9 +94,6 @@ def _once(values: tuple[T, ...]) -> tuple[T, ...]:
     return tuple(dict.fromkeys(values))
 
 
-# From a document to a Spec -----------------------------------------------------------------------------
-
-
 class _Reader:
     """Reads one document; every complaint names the file and the place in it."""
 
@@ -248,9 +245,6 @@ def _gids(reader: _Reader, of: Mapping[str, Any], where: str) -> Iterable[int]:
                 raise reader.wrong(f"{where}.{name}", "is not a list of group ids")
             if gid:
                 yield gid
-
-
-# From Specs to edits -----------------------------------------------------------------------------------
 
 
 def edits(specs: Iterable[Spec], kind: str, device_names: Sequence[str]) -> ContainerEdits:

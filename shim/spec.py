@@ -48,7 +48,6 @@ class Injection:
     ledger: str
     preload: str
     hooks: Mapping[str, Mapping[str, Any]]
-    uuids: tuple[str, ...] = ()
     cdi_paths: frozenset[str] = frozenset()
     driver_majors: frozenset[int] = frozenset({strip.NVIDIA_MAJOR})
 

@@ -118,9 +118,6 @@ def installed(text: str | None, record: Record | None, config: str, after: str) 
     return Record(config, before, after, parsed.get(DEFAULT), RUNTIMES not in parsed)
 
 
-# Files -------------------------------------------------------------------------------------------------
-
-
 def plan_install(
     config: str, runtime_path: str, *, set_default: bool = False, state_dir: str | None = None
 ) -> Change:

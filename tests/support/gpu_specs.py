@@ -77,7 +77,6 @@ def injection(device: str = "0", **changes: Any) -> Injection:
             token="00112233445566778899aabbccddeeff",
             container="c1",
         ),
-        "uuids": (UUID,),
         "cdi_paths": cdi.targets(specs, cdi.GPU_KIND),
         "driver_majors": frozenset({195, 511}),
     }
