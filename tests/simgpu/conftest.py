@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.native import built
 
 from gpuportion import simgpu
 from gpuportion.simgpu import Sim
+from tests.support.native import built
 
 Start = Callable[..., Sim]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from tests.simgpu.driver import driver
 
 from gpuportion.simgpu import Sim, state
+from tests.simgpu.driver import driver
 
 SOURCE = Path(__file__).with_name("client.c")
 
@@ -149,7 +149,9 @@ def test_without_a_simulation_there_is_no_device(tmp_path: Path, sim: Sim) -> No
 
 def test_a_file_that_is_no_state_is_no_driver(tmp_path: Path, sim: Sim) -> None:
     """Too short, or of another version: refused before anything of it is used."""
-    for i, content in enumerate([b"", b"x" * 100, b"gpuportion-sim 2\n" + bytes(state.SIZE)]):
+    valid = Path(sim.state).read_bytes()
+    other = valid.replace(state.VERSION.encode(), b"gpuportion-sim 2\n")
+    for i, content in enumerate([b"", valid[:100], valid[:-1], other]):
         path = tmp_path / f"wrong{i}"
         path.write_bytes(content)
         with driver(sim, GPUPORTION_SIM_STATE=str(path)) as cuda:

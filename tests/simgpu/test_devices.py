@@ -11,11 +11,11 @@ from textwrap import dedent, indent
 from typing import Any
 
 import pytest
-from tests.simgpu.conftest import Start
-from tests.simgpu.driver import MIB, NO_DEVICE, OUT, SUCCESS, driver
 
 from gpuportion.simgpu import Sim, state
 from gpuportion.simgpu.boards import BOARDS
+from tests.simgpu.conftest import Start
+from tests.simgpu.driver import MIB, NO_DEVICE, OUT, SUCCESS, driver
 
 
 def ask_nvml(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
+from gpuportion.simgpu import Sim, state
+from gpuportion.simgpu.costs import DEFAULTS
 from tests.simgpu.conftest import Start
 from tests.simgpu.driver import (
     INVALID_VALUE,
@@ -16,9 +19,6 @@ from tests.simgpu.driver import (
     pool_properties,
     properties,
 )
-
-from gpuportion.simgpu import Sim, state
-from gpuportion.simgpu.costs import DEFAULTS
 
 CONTEXT = DEFAULTS["context"]
 

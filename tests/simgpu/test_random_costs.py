@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.simgpu.conftest import Start
-from tests.simgpu.driver import MIB, OUT, SUCCESS, driver
 
 from gpuportion.simgpu import state
+from tests.simgpu.conftest import Start
+from tests.simgpu.driver import MIB, OUT, SUCCESS, driver
 
 
 @pytest.mark.parametrize("seed", range(6))

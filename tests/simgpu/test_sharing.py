@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.simgpu.conftest import Start
-from tests.simgpu.driver import MIB, NOT_INITIALIZED, OUT, OUT_OF_MEMORY, SUCCESS, Driver, driver
 
 from gpuportion.simgpu import Sim, state
 from gpuportion.simgpu.costs import DEFAULTS
+from tests.simgpu.conftest import Start
+from tests.simgpu.driver import MIB, NOT_INITIALIZED, OUT, OUT_OF_MEMORY, SUCCESS, Driver, driver
 
 CONTEXT = DEFAULTS["context"]
 GIB = 1024 * MIB

@@ -9,12 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.simgpu.conftest import Start
-from tests.simgpu.driver import driver
 
 from gpuportion import simgpu
 from gpuportion.errors import GpuportionError
 from gpuportion.simgpu import Sim, boards, cdi, costs, state
+from tests.simgpu.conftest import Start
+from tests.simgpu.driver import driver
 
 SIMGPU = Path(__file__).parents[2] / "simgpu"
 LAYOUT = r"""
