@@ -17,6 +17,7 @@ from gpuportion.simgpu import Sim, state
 from gpuportion.simgpu.costs import DEFAULTS
 from tests.simgpu.conftest import Start
 from tests.simgpu.driver import MIB, NOT_INITIALIZED, OUT, OUT_OF_MEMORY, SUCCESS, Driver, driver
+from tests.support.native import ROOT
 
 CONTEXT = DEFAULTS["context"]
 GIB = 1024 * MIB
@@ -130,6 +131,20 @@ def test_a_storm_of_kills_loses_and_creates_no_memory(start: Start, storm: Path)
         cuda.open()
         assert cuda.info() == (capacity - CONTEXT, capacity)
         cuda.alloc((capacity - CONTEXT) // (2 * MIB) * (2 * MIB))
+
+
+def test_a_change_survives_a_death_after_any_instruction(sim: Sim, tmp_path: Path) -> None:
+    """And an interruption by another process's changes: the total stays the sum of what is held."""
+    program = tmp_path / "steps"
+    sources = [Path(__file__).with_name("steps.c"), *(ROOT / "simgpu" / "state").glob("*.c")]
+    flags = ["-std=gnu11", "-O2", "-Wl,-z,now", "-D_GNU_SOURCE", "-Wall", "-Werror", f"-I{ROOT}/simgpu/state"]
+    subprocess.run(["gcc", *flags, "-o", program, *sources], check=True)
+    env = {**os.environ, **sim.env()}
+    done = subprocess.run([program], env=env, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("ptrace is refused here")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
 
 
 def test_a_stopped_process_stops_nobody_else(start: Start, storm: Path) -> None:
