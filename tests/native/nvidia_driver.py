@@ -42,7 +42,7 @@ def cudart(major: int) -> Path:
     """NVIDIA's libcudart of a CUDA major version."""
     folder = cache_folder() / f"cudart-{major}"
     if not (folder / "complete").exists():
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
         done = subprocess.run([*install, RUNTIMES[major]], capture_output=True, text=True, check=False)
         if done.returncode:
             raise UnavailableError(f"pip could not fetch {RUNTIMES[major]}: {done.stderr.strip()[-300:]}")

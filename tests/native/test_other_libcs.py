@@ -46,7 +46,7 @@ def _build(folder: Path, loader: Path, *libraries: Path, driver: bool) -> Path:
     links = ["-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", f"-Wl,--dynamic-linker={loader}"]
     # Where the driver is not called its symbol is not needed either.
     missing = [] if driver else ["-Wl,--unresolved-symbols=ignore-all"]
-    command = ["gcc", *flags, *missing, "-o", program, source, *libraries, *links]
+    command = ["gcc", *flags, *missing, "-o", str(program), str(source), *map(str, libraries), *links]
     subprocess.run(command, check=True)
     return program
 

@@ -82,7 +82,7 @@ def test_lookups_answer_row_by_row_as_the_driver(
     bases.write_text("\n".join(sorted({re.sub(r"(_v\d+)?(_pt[sd][sz])?$", "", name) for name in names})))
 
     def ask(library: str, env: dict[str, str]) -> Any:
-        command = [sys.executable, ANSWERS, library, driver.libcuda, SYMBOLS, bases]
+        command = [sys.executable, str(ANSWERS), library, str(driver.libcuda), str(SYMBOLS), str(bases)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         return json.loads(done.stdout)
