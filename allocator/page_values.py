@@ -51,12 +51,16 @@ class Process:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What a container says of one GPU, in bytes. `peak` is that of the container, `refusals` counts."""
+    """What a container says of one GPU, in bytes. `peak` is that of the container, `refusals` counts.
+
+    `mended`: how often its processes found the total scribbled upon, and put it right.
+    """
 
     used: int = 0
     peak: int = 0
     refusals: int = 0
     processes: tuple[Process, ...] = ()
+    mended: int = 0
 
 
 @dataclass(frozen=True)

@@ -301,7 +301,8 @@ def _gpu_use(fd: int, copy: Any, gpu: int) -> GpuUse:
     cells = ffi.new("uint32_t[]", CELLS)
     held = cells[0 : lib.gp_ledger_holding(copy, gpu, cells)]
     processes = tuple(_process(copy, gpu, cell) for cell in held if not _unlocked(fd, CELLS + cell, 1))
-    return GpuUse(sum(each.used for each in processes), block.peak, block.refusals, processes)
+    used = sum(each.used for each in processes)
+    return GpuUse(used, block.peak, block.refusals, processes, block.mended)
 
 
 def _process(copy: Any, gpu: int, cell: int) -> Process:

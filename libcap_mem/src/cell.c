@@ -23,7 +23,8 @@ static const char *const LOST_OFTEN = "its accounting file is being damaged agai
 static const char *const TOO_BUSY = "another thread did not finish in time";
 
 static int forked_away(const struct gp_ledger *ledger) {
-    return ledger->ask_pid && GP_LOAD(ledger->own->state) && ledger->own->pid != gp_os_pid();
+    long pid = ledger->ask_pid ? GP_LOAD(ledger->own->pid) : 0;
+    return pid && pid != gp_os_pid();
 }
 
 struct gp_own *gp_cell_peek(const struct gp_ledger *ledger) {
@@ -61,7 +62,7 @@ static int move_in(struct gp_ledger *ledger, struct gp_own *own, unsigned cell) 
     }
     if (generation >= GP_NUMBERS || !gp_os_lock(own->fd, GP_CELLS + cell))
         return 0;
-    GP_STORE(home->pid, (uint64_t)own->pid);
+    GP_STORE(home->pid, (uint64_t)GP_LOAD(own->pid));
     GP_STORE(home->generation, generation + 1);
     own->cell = cell;
     own->generation = generation + 1;
@@ -71,7 +72,6 @@ static int move_in(struct gp_ledger *ledger, struct gp_own *own, unsigned cell) 
 static const char *find_home(struct gp_ledger *ledger, struct gp_own *own) {
     if (own->losses >= MOST_LOSSES)
         return LOST_OFTEN;
-    own->pid = gp_os_pid();
     own->fd = gp_os_open(ledger->path, ledger->spare, ledger->id);
     if (own->fd < 0)
         return NOT_OPEN;
@@ -93,6 +93,7 @@ static void charge_carried(struct gp_ledger *ledger, struct gp_own *own) {
 
 static struct gp_own *claim(struct gp_ledger *ledger) {
     struct gp_own *own = ledger->own;
+    GP_STORE(own->pid, gp_os_pid()); /* before anybody is busy: a child that inherits the page must tell */
     for (int round = 0; !(GP_STEP("cas state"), gp_cas32(&own->state, GP_NO_CELL, GP_CELL_BUSY)); round++) {
         if (GP_LOAD(own->state) == GP_CELL_READY)
             return own; /* a sibling thread was at it */

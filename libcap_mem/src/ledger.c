@@ -263,7 +263,7 @@ void gp_note_refusal(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes, con
     place->bytes = bytes;
     place->used = GP_LOAD(block->total.used);
     place->limit = gp_limit(ledger, gpu);
-    place->pid = (uint32_t)(own ? own->pid : gp_os_pid());
+    place->pid = (uint32_t)gp_os_pid();
     place->gpu = gpu;
     copy_name(place->api, api);
     GP_STORE(place->number, number);

@@ -103,6 +103,6 @@ void gp_mend(gp_ledger_file *file, gp_ledger_gpu *gpu, unsigned cell, unsigned l
     uint64_t sum = 0;
     for (unsigned c = 0; c < GP_CELLS; c++)
         sum += gp_share_of(file, gpu, c);
-    if (sum != seen.used)
-        gp_try_change(gpu, cell, lane, own, seen, sum, own->held);
+    if (sum != seen.used && gp_try_change(gpu, cell, lane, own, seen, sum, own->held))
+        __atomic_add_fetch(&gpu->mended, 1, __ATOMIC_RELAXED);
 }

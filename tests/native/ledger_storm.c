@@ -187,6 +187,8 @@ static void compare(uint64_t *allowed) {
         shares += gp_ledger_share(ledger.file, 0, cell);
     if (used != shares)
         violation("the total is not the sum of the shares", used, shares);
+    if (ledger.file->gpu[0].mended)
+        violation("the total had to be mended", ledger.file->gpu[0].mended, 0);
     if (held > used)
         violation("more is held than is accounted", held, used);
     if (used > *allowed)

@@ -114,8 +114,8 @@ SEEDS: Final = (
     Seed(
         "mending does not compare",
         "total",
-        "        gp_try_change(gpu, cell, lane, own, seen, sum, own->held);",
-        "        GP_STORE(gpu->total.used, sum);",
+        "if (sum != seen.used && gp_try_change(gpu, cell, lane, own, seen, sum, own->held))",
+        "GP_STORE(gpu->total.used, sum);\n    if (0)",
     ),
     Seed(
         "a new owner does not raise the generation",
