@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from gpuportion.allocator import cgroups, pages, processes
 from gpuportion.allocator.devices import Holding, Share, uuid_bytes
@@ -46,6 +46,7 @@ class Intent:
 
     kind: str
     shares: tuple[Share, ...]
+    request: dict[str, Any]
     root: str = ""
     id: str = ""
     name: str = ""
@@ -86,9 +87,8 @@ class Grants:
 
     # Reserved and confirmed
 
-    def reserve(self, intent: Intent, creator_pidfd: int | None) -> Grant:
-        """Write down that this much is promised, for as long as its creator lives and the timeout is not
-        over. Takes the pidfd over."""
+    def reserve(self, intent: Intent) -> Grant:
+        """Write down that this much is promised, for as long as its creator lives and the timeout is not over."""
         began = now()
         wanted = {field.name: getattr(intent, field.name) for field in dataclasses.fields(intent)}
         grant = self._store.add(
@@ -100,8 +100,7 @@ class Grants:
                 **wanted,
             )
         )
-        if creator_pidfd is not None:
-            self._hints.watch(grant.token, creator_pidfd)
+        self._watch(grant, grant.creator)
         self._hints.at(grant.token, grant.deadline)
         return grant
 
@@ -257,10 +256,17 @@ class Grants:
     def _watch_again(self, grant: Grant) -> None:
         if grant.boot != self._boot or grant.state is State.RELEASED:
             return
-        process = grant.holder if grant.state is State.ACTIVE else grant.creator
-        pidfd = processes.open_pidfd(process) if process is not None else None
+        self._watch(grant, grant.holder if grant.state is State.ACTIVE else grant.creator)
+
+    def _watch(self, grant: Grant, process: Process | None) -> None:
+        """Hear of the end of this process; one that is gone already is a hint by itself."""
+        if process is None:
+            return
+        pidfd = processes.open_pidfd(process)
         if pidfd is not None:
             self._hints.watch(grant.token, pidfd)
+        else:
+            self._hints.soon(grant.token, now())
 
 
 def _page_name(grant: Grant) -> str:

@@ -11,16 +11,16 @@ import dataclasses
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from gpuportion import paths, wire
-from gpuportion.allocator import injection, names, pages, placement, processes
+from gpuportion.allocator import fields, injection, names, pages, placement, processes, rows
 from gpuportion.allocator.cdi_files import CdiFiles
-from gpuportion.allocator.devices import Share, free
+from gpuportion.allocator.devices import Share
 from gpuportion.allocator.grants import CONTAINER, PROCESS, Grants, Intent, now
 from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions
-from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
@@ -62,8 +62,9 @@ class Operations:
                 raise GpuportionError("GP303", why=f"only root may ask for this, not user {peer.uid}")
             return operation(self, peer, message)
         except GpuportionError as refusal:
-            log.info("refused (uid %d): %s", peer.uid, refusal.text)
-            return wire.Message({}, refusal.text.encode(), wire.REFUSED)
+            text = plain(refusal.text)
+            log.info("refused (uid %d): %s", peer.uid, text)
+            return wire.Message({}, text.encode(), wire.REFUSED)
         except Exception:
             log.exception("a bug, met by %r", message.head.get("op"))
             why = "the daemon met an error of its own; its log has it (journalctl -u gpuportiond)"
@@ -73,26 +74,21 @@ class Operations:
     # Containers
 
     def create(self, peer: Peer, message: wire.Message) -> wire.Message:
-        verb, root, id = _text(message, "verb"), _text(message, "root"), _text(message, "id")
+        verb, root, id = (fields.text(message, key) for key in ("verb", "root", "id"))
         if verb not in VERBS or not id or len(id) > LONGEST_ID:
             raise GpuportionError("GP304", why=f"{verb!r} of a container {id[:40]!r}")
-        config, preload = _parts(message)
-        spec = _spec(config)
-        request = from_container(_env(spec), _annotations(spec))
+        config, preload = fields.parts(message)
+        spec = fields.spec(config)
+        request = from_container(fields.environment(spec), fields.annotations_of(spec))
         if request is None:
             return wire.Message({})
         name = names.name_of(id, spec)
-        known = processes.open_peer(peer.pid)
-        pidfd, creator = known or (None, None)
-        try:
-            self._grants.supersede(root, id, creator)
-            shares = self._place(request, f'container "{name or id[:12]}"')
-        except BaseException:
-            if pidfd is not None:
-                os.close(pidfd)
-            raise
-        intent = Intent(CONTAINER, shares, root=root, id=id, name=name, uid=peer.uid, creator=creator)
-        with self._reserved(intent, pidfd) as grant:
+        creator = processes.peer(peer.pid)
+        self._grants.supersede(root, id, creator)
+        shares = self._place(request, f'container "{name or id[:12]}"')
+        asked = request.to_json()
+        intent = Intent(CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, creator=creator)
+        with self._reserved(intent) as grant:
             edited = self._edit(grant, spec, preload)
         return wire.Message({"token": grant.token}, edited)
 
@@ -125,33 +121,41 @@ class Operations:
         pid = message.head.get("pid")
         if len(message.fds) != 1 or not isinstance(pid, int):
             raise GpuportionError("GP304", why="confirm needs a pid and one descriptor, its pidfd")
-        grant = self._grants.confirm(_text(message, "token"), pid, message.fds[0], peer.pid)
+        grant = self._grants.confirm(fields.text(message, "token"), pid, message.fds[0], peer.pid)
         log.info("active %s %s: process %d", grant.token[:8], grant.label, pid)
         return wire.Message({})
 
     def stopped(self, peer: Peer, message: wire.Message) -> wire.Message:
-        self._grants.hint(_text(message, "token"))
+        self._grants.hint(fields.text(message, "token"))
         return wire.Message({})
 
     def deleted(self, peer: Peer, message: wire.Message) -> wire.Message:
-        for grant in self._grants.find(_text(message, "root"), _text(message, "id")):
+        for grant in self._grants.find(fields.text(message, "root"), fields.text(message, "id")):
             self._grants.hint(grant.token)
         return wire.Message({})
 
     # Plain processes
 
     def exec(self, peer: Peer, message: wire.Message) -> wire.Message:
-        request = from_keys(_keys(message.head.get("request")))
+        request = from_keys(fields.keys(message.head.get("request")))
         mounts = message.head.get("mounts") is True
         if len(message.fds) != 1:
             raise GpuportionError("GP304", why="exec needs one descriptor, a pidfd of the caller")
         caller = processes.identify(message.fds[0])
         if caller is None or caller.pid != peer.pid:
             raise GpuportionError("GP304", why="the descriptor is no pidfd of the caller")
-        name = names.printable(_text(message, "argv0"))
+        name = names.printable(fields.text(message, "argv0"))
         shares = self._place(request, f'process {caller.pid} "{name}"')
-        intent = Intent(PROCESS, shares, id=f"pid-{caller.pid}", name=name, uid=peer.uid, creator=caller)
-        with self._reserved(intent, os.dup(message.fds[0])) as grant:
+        intent = Intent(
+            PROCESS,
+            shares,
+            request.to_json(),
+            id=f"pid-{caller.pid}",
+            name=name,
+            uid=peer.uid,
+            creator=caller,
+        )
+        with self._reserved(intent) as grant:
             folder = self._grants.make_pages(
                 grant,
                 libcuda=self._portions.driver_file(grant.token, CUDA),
@@ -188,69 +192,33 @@ class Operations:
         )
 
     @contextlib.contextmanager
-    def _reserved(self, intent: Intent, pidfd: int | None) -> Iterator[Grant]:
-        """A reservation that is undone if what has to be made for it cannot be. Takes the pidfd over."""
-        grant = self._grants.reserve(intent, pidfd)
+    def _reserved(self, intent: Intent) -> Iterator[Grant]:
+        """A reservation that is undone if what has to be made for it cannot be."""
+        grant = self._grants.reserve(intent)
         try:
             yield grant
-        except BaseException:
+        except BaseException as problem:
             self._grants.undo(grant)
-            raise
+            if not isinstance(problem, OSError):
+                raise
+            why = f"{problem.filename or 'a system call'}: {problem.strerror}. Nothing is held for it."
+            raise GpuportionError("GP306", what="making the files of the grant", why=why) from problem
         sizes = " + ".join(f"{share.limit >> 20} MiB of GPU {share.index}" for share in grant.shares)
         log.info("granted %s %s %s: %s", grant.token[:8], grant.kind, grant.label, sizes)
 
     # Questions
 
     def ps(self, peer: Peer, message: wire.Message) -> wire.Message:
-        return wire.Message({"grants": [self._ps_row(grant, peer) for grant in self._grants.live()]})
-
-    def _ps_row(self, grant: Grant, peer: Peer) -> dict[str, Any]:
-        view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
-        uses = view.gpus
-        return {
-            **({"token": grant.token} if peer.uid == 0 else {}),
-            "container": grant.id,
-            "name": grant.name,
-            "user": grant.uid,
-            "kind": grant.kind,
-            "state": grant.state.value,
-            "gpus": [
-                {
-                    "index": share.index,
-                    "uuid": share.uuid,
-                    "limit": share.limit,
-                    "used": use.used,
-                    "peak": use.peak,
-                }
-                for share, use in zip(grant.shares, uses, strict=False)
-            ],
-            "compute": None,
-            "enforced_by": "interposer",
-            "refusals": sum(use.refusals for use in uses),
-            "age_s": round(now() - grant.created, 3),
-            "pids": [grant.holder.pid] if grant.holder and grant.state is State.ACTIVE else [],
-            **({"damaged": view.damaged} if view.damaged else {}),
-        }
+        found = []
+        for grant in self._grants.live():
+            view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
+            found.append(rows.of_grant(grant, view, now(), with_token=peer.uid == 0))
+        return wire.Message({"grants": found})
 
     def node(self, peer: Peer, message: wire.Message) -> wire.Message:
         holdings = self._grants.holdings()
-        rows = [
-            {
-                "index": gpu.index,
-                "uuid": gpu.uuid,
-                "model": gpu.model,
-                "role": "fraction",
-                "total": gpu.total,
-                "reserved": gpu.reserved,
-                "unmanaged": gpu.unmanaged,
-                "granted": sum(held.share.limit for held in holdings if held.share.uuid == gpu.uuid),
-                "free": free(gpu, holdings) if not gpu.trouble else 0,
-                "used": gpu.used,
-                "health": gpu.trouble or "ok",
-            }
-            for gpu in self._view.gpus
-        ]
-        return wire.Message({"gpus": rows, "driver": self._view.driver, "trouble": self._view.trouble})
+        gpus = [rows.of_gpu(gpu, holdings) for gpu in self._view.gpus]
+        return wire.Message({"gpus": gpus, "driver": self._view.driver, "trouble": self._view.trouble})
 
     def ping(self, peer: Peer, message: wire.Message) -> wire.Message:
         return wire.Message({"version": self._version, "pid": os.getpid(), "ready": True})
@@ -271,59 +239,25 @@ OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
 }
 
 
+PHRASES: Final = (
+    # docker takes these, in any case, for other troubles and changes its exit status and advice
+    (re.compile("no such file or directory", re.IGNORECASE), "it is not there"),
+    (re.compile("permission denied", re.IGNORECASE), "it is not permitted"),
+    (re.compile("executable file not found", re.IGNORECASE), "the program is not there"),
+)
+
+
+def plain(text: str) -> str:
+    """The text without phrases that mean something to engines."""
+    for phrase, instead in PHRASES:
+        text = phrase.sub(instead, text)
+    return text
+
+
 def _operation(head: dict[str, Any]) -> tuple[Operation, bool]:
     if head.get("v") != PROTOCOL:
         raise GpuportionError("GP304", why=f"it is of protocol {head.get('v')!r}; this daemon has {PROTOCOL}")
     found = OPERATIONS.get(str(head.get("op")))
     if found is None:
         raise GpuportionError("GP304", why=f"no operation is called {str(head.get('op'))[:40]!r}")
-    return found
-
-
-def _text(message: wire.Message, key: str) -> str:
-    value = message.head.get(key)
-    if not isinstance(value, str) or "\0" in value:
-        raise GpuportionError("GP304", why=f"{key} is no text")
-    return value
-
-
-def _keys(value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise GpuportionError("GP304", why="request is no object of texts")
-    return value
-
-
-def _parts(message: wire.Message) -> tuple[bytes, bytes]:
-    """config.json, and the image's own /etc/ld.so.preload."""
-    size = message.head.get("preload_bytes")
-    if not isinstance(size, int) or not 0 <= size <= len(message.body):
-        raise GpuportionError("GP304", why="preload_bytes is no part of the body")
-    cut = len(message.body) - size
-    return message.body[:cut], message.body[cut:]
-
-
-def _spec(config: bytes) -> dict[str, Any]:
-    try:
-        spec = json.loads(config)
-    except (ValueError, RecursionError) as problem:
-        raise GpuportionError("GP304", why=f"the container's config.json is broken: {problem}") from None
-    if not isinstance(spec, dict):
-        raise GpuportionError("GP304", why="the container's config.json is no object")
-    return spec
-
-
-def _env(spec: dict[str, Any]) -> list[str]:
-    process = spec.get("process")
-    env = process.get("env") if isinstance(process, dict) else None
-    if env is not None and not (isinstance(env, list) and all(isinstance(one, str) for one in env)):
-        raise GpuportionError("GP304", why="process.env of the container's config.json is no list of texts")
-    return env or []
-
-
-def _annotations(spec: dict[str, Any]) -> dict[str, str]:
-    found = spec.get("annotations") or {}
-    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
-        raise GpuportionError(
-            "GP304", why="annotations of the container's config.json are no object of texts"
-        )
     return found

@@ -176,7 +176,7 @@ def _cost(gpu: Gpu, here: Sequence[Holding], want: Request, k: int) -> Cost | No
     up."""
     left = free(gpu, here)
     need = _need(gpu, want, k)
-    if need < MINIMUM or need > left or (want.whole and here):
+    if need < MINIMUM or need > left:  # a whole GPU needs all of it, so nobody else can be there
         return None
     return (0 if here else 1, left - need if not want.whole else gpu.unmanaged, gpu.index)
 

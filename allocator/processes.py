@@ -80,19 +80,10 @@ def open_pidfd(process: Process) -> int | None:
     return None
 
 
-def open_peer(pid: int) -> tuple[int, Process] | None:
-    """A pidfd of the process at the other end of a socket, while it waits for us; None: it cannot be seen."""
-    if pid <= 0:
-        return None
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return None
-    start = start_of(pid)
-    if start is None or has_exited(pidfd):
-        os.close(pidfd)
-        return None
-    return pidfd, Process(pid, start)
+def peer(pid: int) -> Process | None:
+    """The process at the other end of a socket, while it waits for us; None: it cannot be seen."""
+    start = start_of(pid) if pid > 0 else None
+    return None if start is None else Process(pid, start)
 
 
 def maps_device(pid: int, device: int) -> bool:

@@ -56,7 +56,7 @@ class Grant:
     created: float
     deadline: float
     name: str = ""
-    request: dict[str, str] = dataclasses.field(default_factory=dict)
+    request: dict[str, Any] = dataclasses.field(default_factory=dict)
     creator: Process | None = None
     holder: Process | None = None
     cgroups: tuple[str, ...] = ()

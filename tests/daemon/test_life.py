@@ -55,21 +55,35 @@ def test_the_pages_are_there_before_the_answer(daemon: Daemon) -> None:
         daemon.confirm(granted.token, container)
 
 
-def test_a_reservation_ends_with_whoever_was_creating_the_container(daemon: Daemon) -> None:
-    """A runtime that fails before the hook leaves nothing reserved, told or not."""
+def test_a_reservation_ends_with_whoever_was_creating_the_container(tmp_path: Path) -> None:
+    """A runtime that fails before the hook leaves nothing reserved, told or not, long before the timeout."""
     code = (
         "import os, sys; from pathlib import Path; from tests.support.daemon import Daemon;"
         "print(Daemon(Path(sys.argv[1])).create('GPU_MEMORY_LIMIT=4G').token)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(daemon.run_dir.parent)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert len(done.stdout.strip()) == 32
-    daemon.until(lambda: not daemon.ps())
+    with Daemon(tmp_path, options=["--reservation-timeout", "3600"]) as daemon:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert len(done.stdout.strip()) == 32
+        daemon.until(lambda: not daemon.ps())
+
+
+def test_a_create_that_cannot_be_finished_leaves_nothing(daemon: Daemon) -> None:
+    """The CDI spec is missing, which is found after the reservation: row and pages go again."""
+    (spec,) = (daemon.run_dir / "cdi").iterdir()
+    text = spec.read_text()
+    spec.unlink()
+    with pytest.raises(RefusedError, match="GP302"):
+        daemon.create("GPU_MEMORY_LIMIT=4G")
+    assert daemon.ps() == [] and daemon.folders() == set()
+    spec.write_text(text)
+    with Sleeper() as container:
+        daemon.confirm(daemon.create("GPU_MEMORY_LIMIT=4G").token, container)
 
 
 def test_a_reservation_that_nobody_confirms_ends_and_a_late_confirm_is_refused(tmp_path: Path) -> None:

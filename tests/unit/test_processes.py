@@ -67,12 +67,11 @@ def test_what_is_no_pidfd_is_refused() -> None:
         processes.pid_of(0)
 
 
-def test_a_peer_that_cannot_be_seen_has_no_descriptor() -> None:
+def test_a_peer_that_cannot_be_seen_is_nobody() -> None:
     """Pid 0: it is in no pid namespace of ours."""
-    assert processes.open_peer(0) is None
-    found = processes.open_peer(os.getpid())
-    assert found is not None and found[1].pid == os.getpid()
-    os.close(found[0])
+    assert processes.peer(0) is None
+    found = processes.peer(os.getpid())
+    assert found is not None and found.pid == os.getpid()
 
 
 def test_a_mapped_file_is_found_by_its_device() -> None:

@@ -1,0 +1,58 @@
+"""Reads the parts of a request: every one that makes no sense is GP304, never taken for none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gpuportion import wire
+from gpuportion.errors import GpuportionError
+
+
+def text(message: wire.Message, key: str) -> str:
+    value = message.head.get(key)
+    if not isinstance(value, str) or "\0" in value:
+        raise GpuportionError("GP304", why=f"{key} is no text")
+    return value
+
+
+def keys(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise GpuportionError("GP304", why="request is no object of texts")
+    return value
+
+
+def parts(message: wire.Message) -> tuple[bytes, bytes]:
+    """config.json, and the image's own /etc/ld.so.preload."""
+    size = message.head.get("preload_bytes")
+    if not isinstance(size, int) or not 0 <= size <= len(message.body):
+        raise GpuportionError("GP304", why="preload_bytes is no part of the body")
+    cut = len(message.body) - size
+    return message.body[:cut], message.body[cut:]
+
+
+def spec(config: bytes) -> dict[str, Any]:
+    try:
+        spec = json.loads(config)
+    except (ValueError, RecursionError) as problem:
+        raise GpuportionError("GP304", why=f"the container's config.json is broken: {problem}") from None
+    if not isinstance(spec, dict):
+        raise GpuportionError("GP304", why="the container's config.json is no object")
+    return spec
+
+
+def environment(spec: dict[str, Any]) -> list[str]:
+    process = spec.get("process")
+    env = process.get("env") if isinstance(process, dict) else None
+    if env is not None and not (isinstance(env, list) and all(isinstance(one, str) for one in env)):
+        raise GpuportionError("GP304", why="process.env of the container's config.json is no list of texts")
+    return env or []
+
+
+def annotations_of(spec: dict[str, Any]) -> dict[str, str]:
+    found = spec.get("annotations") or {}
+    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+        raise GpuportionError(
+            "GP304", why="annotations of the container's config.json are no object of texts"
+        )
+    return found

@@ -1,0 +1,51 @@
+"""What `gpuportion ps` and `gpuportion node` show, as plain values. docs/protocol.md has the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpuportion.allocator.devices import Gpu, Holding, free
+from gpuportion.allocator.lifecycle import State
+from gpuportion.allocator.pages import LedgerView
+from gpuportion.allocator.store import Grant
+
+
+def of_grant(grant: Grant, view: LedgerView, now: float, *, with_token: bool) -> dict[str, Any]:
+    """One grant, with what its container's ledger says. `now` in seconds of CLOCK_BOOTTIME."""
+    gpus = [
+        {"index": share.index, "uuid": share.uuid, "limit": share.limit, "used": use.used, "peak": use.peak}
+        for share, use in zip(grant.shares, view.gpus, strict=False)
+    ]
+    row = {
+        "container": grant.id,
+        "name": grant.name,
+        "user": grant.uid,
+        "kind": grant.kind,
+        "state": grant.state.value,
+        "gpus": gpus,
+        "compute": None,
+        "enforced_by": "interposer",
+        "refusals": sum(use.refusals for use in view.gpus),
+        "age_s": round(now - grant.created, 3),
+        "pids": [grant.holder.pid] if grant.holder and grant.state is State.ACTIVE else [],
+    }
+    optional = {"token": grant.token if with_token else "", "damaged": view.damaged}
+    return {**row, **{key: value for key, value in optional.items() if value}}
+
+
+def of_gpu(gpu: Gpu, holdings: Sequence[Holding]) -> dict[str, Any]:
+    """One GPU and what of it is granted, in bytes."""
+    return {
+        "index": gpu.index,
+        "uuid": gpu.uuid,
+        "model": gpu.model,
+        "role": "fraction",
+        "total": gpu.total,
+        "reserved": gpu.reserved,
+        "unmanaged": gpu.unmanaged,
+        "granted": sum(holding.share.limit for holding in holdings if holding.share.uuid == gpu.uuid),
+        "free": 0 if gpu.trouble else free(gpu, holdings),
+        "used": gpu.used,
+        "health": gpu.trouble or "ok",
+    }

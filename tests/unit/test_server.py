@@ -1,0 +1,146 @@
+"""The event loop, round by round, on real sockets."""
+
+from __future__ import annotations
+
+import os
+import resource
+import selectors
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpuportion import wire
+from gpuportion.allocator import connection, server
+from gpuportion.allocator.hints import Hints
+from gpuportion.allocator.operations import Peer
+from gpuportion.allocator.server import Server
+
+
+class Loop:
+    """A server whose answers say who asked, and what it was told to look at."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.selector = selectors.DefaultSelector()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(64)
+        self.hints = Hints(self.selector)
+        self.looked: list[str] = []
+        self.asked: list[Peer] = []
+        self.server = Server(self.selector, self.listener, self.hints, self.answer, self.looked.append)
+
+    def answer(self, peer: Peer, message: wire.Message) -> wire.Message:
+        self.asked.append(peer)
+        return wire.Message({"looked": list(self.looked)})
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(5)
+        sock.connect(self.path)
+        return sock
+
+    def rounds(self, count: int = 3) -> None:
+        for _ in range(count):
+            self.server.round(0.05)
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    made = Loop(str(tmp_path / "sock"))
+    yield made
+    made.server.stop()
+    made.server.run()  # nothing to do but to close its connections
+    made.hints.close()
+    made.listener.close()
+    made.selector.close()
+
+
+def test_a_peer_is_who_the_kernel_says(loop: Loop) -> None:
+    """Not who it says it is."""
+    with loop.connect() as sock:
+        wire.send(sock, wire.Message({"op": "x", "uid": 7}))
+        loop.rounds()
+        assert loop.asked == [Peer(os.getpid(), os.geteuid(), os.getegid())]
+
+
+def test_a_process_that_ended_is_looked_at_before_requests_are_answered(loop: Loop) -> None:
+    """What it held can be granted in the same round."""
+    with loop.connect() as sock, subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        loop.rounds()
+        loop.hints.watch("ended", os.pidfd_open(child.pid))
+        wire.send(sock, wire.Message({"op": "x"}))
+        child.communicate()
+        loop.server.round(5)
+        assert wire.receive(sock).head == {"looked": ["ended"]}
+
+
+@pytest.mark.parametrize("begun", [b"", b"GPP1"], ids=["silent", "half-a-frame"])
+def test_a_connection_that_takes_too_long_is_closed(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    """Nobody has to wait for its end, and a byte now and then prolongs nothing."""
+    monkeypatch.setattr(connection, "IDLE", 0.1)
+    monkeypatch.setattr(connection, "FRAME", 0.1)
+    with loop.connect() as sock:
+        sock.sendall(begun)
+        loop.rounds(10)
+        assert sock.recv(1) == b""
+
+
+def test_others_cannot_use_up_the_connections(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one too many is told so; root is not counted with them."""
+    monkeypatch.setattr(server, "MOST_OF_ONE", 2)
+    monkeypatch.setattr(server, "_peer", lambda sock: Peer(1, 1000, 1000))
+    with loop.connect() as _, loop.connect() as _, loop.connect() as third:
+        loop.rounds()
+        answer = wire.receive(third)
+        assert (answer.status, answer.body[:5]) == (wire.REFUSED, b"GP303")
+        assert third.recv(1) == b""
+        monkeypatch.setattr(server, "_peer", lambda sock: Peer(1, 0, 0))
+        with loop.connect() as fourth:
+            wire.send(fourth, wire.Message({"op": "x"}))
+            loop.rounds()
+            assert wire.receive(fourth).status == wire.OK
+
+
+def test_without_a_descriptor_left_it_waits_and_goes_on(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No busy loop, no end: who waits is accepted later."""
+    monkeypatch.setattr(server, "PATIENCE", 0.05)
+    with loop.connect() as sock:
+        wire.send(sock, wire.Message({"op": "x"}))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+        spare = []
+        try:
+            while True:
+                spare.append(os.dup(0))
+        except OSError:
+            pass
+        try:
+            loop.server.round(1)
+            assert loop.selector.select(0) == []  # it does not listen now
+        finally:
+            for fd in spare:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        loop.rounds(5)
+        assert wire.receive(sock).status == wire.OK
+
+
+def test_a_look_that_fails_is_repeated_and_harms_no_other(loop: Loop) -> None:
+    """A bug with one grant must not stop the node."""
+
+    def look(token: str) -> None:
+        loop.looked.append(token)
+        if token == "bad" and loop.looked.count("bad") < 3:
+            raise RuntimeError("a bug")
+
+    loop.server._look = look
+    for token in ("bad", "good"):
+        loop.hints.soon(token, 0.0)
+    loop.rounds(6)
+    assert loop.looked.count("bad") == 3 and loop.looked.count("good") == 1
