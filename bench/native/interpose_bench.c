@@ -17,7 +17,15 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { BATCHES = 401, PAIRS = 500, CALLS = 20000, LIVE = 100000, STARTS = 400 };
+enum {
+    ROUNDS = 9,
+    BATCHES = 45,
+    ALL = ROUNDS * BATCHES,
+    PAIRS = 500,
+    CALLS = 20000,
+    LIVE = 100000,
+    STARTS = 400
+};
 enum { SMALL = 4096, LARGE = 2 << 20, KEPT = 64 << 10 };
 
 struct driver {
@@ -84,18 +92,55 @@ static double median(double *values, int count) {
     return values[count / 2];
 }
 
-/* Prints the median of the native batches and that of the differences. */
-static void compare(const struct driver *native, const struct driver *ours,
-                    double (*measure)(const struct driver *, size_t), size_t bytes) {
-    static double alone[BATCHES], added[BATCHES];
-    for (int i = 0; i < BATCHES; i++) {
-        double first = measure(i % 2 ? native : ours, bytes);
-        double second = measure(i % 2 ? ours : native, bytes);
-        alone[i] = i % 2 ? first : second;
-        added[i] = i % 2 ? second - first : first - second;
+struct series {
+    double (*measure)(const struct driver *, size_t);
+    size_t bytes;
+    double alone[ALL], added[ALL];
+    int count;
+};
+
+static void compare(struct series *series, const struct driver *native, const struct driver *ours) {
+    for (int i = 0; i < BATCHES; i++, series->count++) {
+        double first = series->measure(i % 2 ? native : ours, series->bytes);
+        double second = series->measure(i % 2 ? ours : native, series->bytes);
+        series->alone[series->count] = i % 2 ? first : second;
+        series->added[series->count] = i % 2 ? second - first : first - second;
     }
-    double base = median(alone, BATCHES);
-    printf("%.2f\n%.2f\n", base, median(added, BATCHES));
+}
+
+/* The median of the native batches and that of the differences. */
+static void print(struct series *series) {
+    printf("%.2f\n", median(series->alone, series->count));
+    printf("%.2f\n", median(series->added, series->count));
+}
+
+static CUdeviceptr live[LIVE];
+
+static void fill(const struct driver *ours) {
+    for (int i = 0; i < LIVE; i++)
+        must(ours->alloc(&live[i], i % 64 ? KEPT : LARGE), "a live block");
+}
+
+static void drain(const struct driver *ours) {
+    for (int i = 0; i < LIVE; i++)
+        must(ours->free(live[i]), "a live block");
+}
+
+/* In rounds, so that a machine that is busy for a while is so for all of the series. */
+static void measure_all(const struct driver *native, const struct driver *ours) {
+    static struct series series[] = {
+        {pairs, SMALL}, {pairs, LARGE}, {pairs, SMALL}, {pairs, LARGE}, {calls, 0}};
+    for (int round = 0; round < ROUNDS; round++) {
+        compare(&series[0], native, ours);
+        compare(&series[1], native, ours);
+        fill(ours);
+        compare(&series[2], native, ours);
+        compare(&series[3], native, ours);
+        drain(ours);
+        compare(&series[4], native, ours);
+    }
+    for (int i = 0; i < 5; i++)
+        print(&series[i]);
 }
 
 static void measure_calls(const char *driver_path, const char *library_path) {
@@ -106,15 +151,7 @@ static void measure_calls(const char *driver_path, const char *library_path) {
     must(((CUresult(*)(CUcontext *, CUdevice))dlsym(ours_handle, "cuDevicePrimaryCtxRetain"))(&context, 0),
          "context");
     must(((CUresult(*)(CUcontext))dlsym(ours_handle, "cuCtxSetCurrent"))(context), "context");
-    compare(&native, &ours, pairs, SMALL);
-    compare(&native, &ours, pairs, LARGE);
-    for (int i = 0; i < LIVE; i++) {
-        CUdeviceptr at;
-        must(ours.alloc(&at, i % 64 ? KEPT : LARGE), "a live block");
-    }
-    compare(&native, &ours, pairs, SMALL);
-    compare(&native, &ours, pairs, LARGE);
-    compare(&native, &ours, calls, 0);
+    measure_all(&native, &ours);
 }
 
 static double start(char *const *env) {
