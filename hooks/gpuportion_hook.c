@@ -10,21 +10,18 @@
 //                                                                             container
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
+#include "decimal.h"
 #include "json_write.h"
 #include "sentence.h"
 #include "state.h"
 #include "wire.h"
 
-enum { CONFIRM_MS = 40000, STOPPED_MS = 700, STOPPED_AT_MOST_MS = 950 };
+enum { CONFIRM_MS = 40000, STOPPED_MS = 700, DRAIN_MS = 100 };
 enum { STATE_MAX = 4 << 20 }; // annotations are in it
 
 struct options {
@@ -32,12 +29,9 @@ struct options {
 };
 
 static void close_inherited(void) {
-    struct rlimit files;
     if (syscall(SYS_close_range, 3U, ~0U, 0U) == 0)
         return;
-    long last =
-        getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < 65536 ? (long)files.rlim_cur : 65536;
-    for (int fd = 3; fd < last; fd++)
+    for (int fd = 3; fd < 65536; fd++)
         close(fd);
 }
 
@@ -107,13 +101,6 @@ static bool ask_confirm(const struct options *options, int pid, int pidfd, int w
     return sentence_of_answer(problem, r.path, wire_ask(&r, &answer), &answer);
 }
 
-static int timeout_of(const struct options *options) {
-    char *end;
-    long ms = options->timeout_ms == NULL ? CONFIRM_MS : strtol(options->timeout_ms, &end, 10);
-    bool good = options->timeout_ms == NULL || (*options->timeout_ms != '\0' && *end == '\0');
-    return good && ms > 0 && ms <= CONFIRM_MS ? (int)ms : CONFIRM_MS;
-}
-
 static bool confirm(const struct options *options, struct bytes *problem) {
     struct bytes text = {0};
     struct state state;
@@ -124,26 +111,22 @@ static bool confirm(const struct options *options, struct bytes *problem) {
     }
     int pidfd = (int)syscall(SYS_pidfd_open, state.pid, 0);
     if (pidfd >= 0)
-        return ask_confirm(options, state.pid, pidfd, timeout_of(options), problem);
+        return ask_confirm(options, state.pid, pidfd, decimal(options->timeout_ms, CONFIRM_MS, CONFIRM_MS),
+                           problem);
     sentence_why(problem, "GP302",
                  errno == ENOSYS ? WHY("its kernel has no pidfd_open (Linux 5.3; 5.10 is needed)")
                                  : WHY("the container's first process has ended already"));
     return false;
 }
 
-// What a runtime writes is taken off its hands, as far as it is there: some would be killed by SIGPIPE
+// What a runtime writes is taken off its hands, as far as it comes: some would be killed by SIGPIPE
 // otherwise.
 static void drain_state(void) {
     char piece[4096];
     struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
-    for (int i = 0; i < STATE_MAX / (int)sizeof piece && poll(&in, 1, 100) > 0; i++)
+    for (int i = 0; i < STATE_MAX / (int)sizeof piece && poll(&in, 1, DRAIN_MS) > 0; i++)
         if (read(STDIN_FILENO, piece, sizeof piece) <= 0)
             return;
-}
-
-static void end_well(int signal) {
-    (void)signal;
-    _exit(0);
 }
 
 // Waits for the answer, for a short time: who starts the next container right after this one finds the room
@@ -151,9 +134,6 @@ static void end_well(int signal) {
 static int stopped(int argc, char **argv) {
     struct options options = {0};
     struct wire_answer answer;
-    struct itimerval at_most = {.it_value.tv_usec = STOPPED_AT_MOST_MS * 1000};
-    signal(SIGALRM, end_well);
-    setitimer(ITIMER_REAL, &at_most, NULL);
     drain_state();
     if (!take_options(argc, argv, &options))
         return 0;

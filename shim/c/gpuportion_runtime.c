@@ -13,10 +13,12 @@
 
 #include "argv.h"
 #include "bundle.h"
+#include "decimal.h"
 #include "image_preload.h"
 #include "json_scan.h"
 #include "json_write.h"
 #include "low_level.h"
+#include "real_path.h"
 #include "report.h"
 #include "request_keys.h"
 #include "sentence.h"
@@ -31,20 +33,12 @@ struct node {
     int wait_ms;
 };
 
-static int wait_ms(void) {
-    const char *text = getenv("GPUPORTION_WAIT_S");
-    char *end;
-    long seconds = text == NULL ? WAIT_S : strtol(text, &end, 10);
-    bool shorter = text != NULL && *text != '\0' && *end == '\0' && seconds >= 0 && seconds < WAIT_S;
-    return 1000 * (shorter ? (int)seconds : WAIT_S);
-}
-
 static void find_node(struct node *node) {
     const char *moved = getenv("GPUPORTION_RUN_DIR");
     bytes_text(&node->run_dir, moved != NULL && *moved != '\0' ? moved : "/run/gpuportion");
     bytes_add(&node->socket, node->run_dir.at, node->run_dir.n);
     bytes_text(&node->socket, "/gpuportiond.sock");
-    node->wait_ms = wait_ms();
+    node->wait_ms = 1000 * decimal(getenv("GPUPORTION_WAIT_S"), WAIT_S, WAIT_S); // only ever shorter
 }
 
 // The daemon leaves this file while the administrator's policy gives a portion to those who ask for none.
@@ -70,15 +64,16 @@ static struct wire_request create_request(struct node *node, const struct comman
                                           const struct bundle *bundle, const struct bytes *preload) {
     struct wire_request request = {
         .path = bytes_c(&node->socket), .pass = -1, .wait_ms = node->wait_ms, .absent_ms = WIRE_ABSENT_MS};
-    char *absolute = realpath(bundle->path, NULL);
+    struct bytes absolute = {0};
+    real_path(&absolute, bundle->path);
     begin_head(&request.head, "create", command);
     json_put_text(&request.head, "verb", command->verb_name);
-    json_put_text(&request.head, "bundle", absolute != NULL ? absolute : bundle->path);
+    json_put_text(&request.head, "bundle", bytes_c(&absolute));
     json_put_number(&request.head, "preload_bytes", (long long)preload->n);
     bytes_text(&request.head, "}");
     request.body[0] = (struct iovec){bundle->text.at, bundle->text.n};
     request.body[1] = (struct iovec){preload->at, preload->n};
-    free(absolute);
+    bytes_free(&absolute);
     return request;
 }
 

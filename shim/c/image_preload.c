@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "json_scan.h"
+#include "real_path.h"
 #include "sentence.h"
 
 enum { RACES = 16 };
@@ -41,8 +42,7 @@ static int find_within(int root) {
 
 static int reopen(int path) {
     struct bytes name = {0};
-    bytes_text(&name, "/proc/self/fd/");
-    bytes_number(&name, path);
+    descriptor_path(&name, path);
     int fd = open(bytes_c(&name), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     bytes_free(&name);
     return fd;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "real_path.h"
 #include "sentence.h"
 
 static const char *const FOLDERS[] = {"/usr/local/sbin/", "/usr/local/bin/", "/usr/sbin/",
@@ -38,10 +39,11 @@ static bool is_this_program(const struct stat *other) {
 // By its real name, too: a runc that is a link to it is it.
 static bool is_nvidia_runtime(const char *path) {
     static const char name[] = "nvidia-container-runtime";
-    char *real = realpath(path, NULL);
+    struct bytes real = {0};
+    real_path(&real, path);
     bool found = strncmp(basename_of(path), name, sizeof name - 1) == 0 ||
-                 (real != NULL && strncmp(basename_of(real), name, sizeof name - 1) == 0);
-    free(real);
+                 strncmp(basename_of(bytes_c(&real)), name, sizeof name - 1) == 0;
+    bytes_free(&real);
     return found;
 }
 

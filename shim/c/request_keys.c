@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "request_keys.h"
 
-#include <ctype.h>
 #include <string.h>
 #include <strings.h>
 
@@ -32,16 +31,20 @@ static bool shows_a_key(const char *text, size_t n) {
 }
 
 static int hex(char c) {
-    return isdigit((unsigned char)c) ? c - '0' : (c | 0x20) - 'a' + 10;
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    char lower = (char)(c | 0x20);
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
 // A key can be written as "\u0047PU_MEMORY_LIMIT". No writer escapes these characters without need, so one
 // that did is worth a question to the daemon.
 static bool escapes_a_key_character(const char *digits) {
-    if (!isxdigit((unsigned char)digits[2]) || !isxdigit((unsigned char)digits[3]))
+    int high = hex(digits[2]), low = hex(digits[3]);
+    if (high < 0 || low < 0)
         return false;
-    int c = hex(digits[2]) << 4 | hex(digits[3]);
-    return c < 0x80 && (isalpha(c) || c == '_' || c == '.');
+    int c = high << 4 | low, lower = c | 0x20;
+    return (lower >= 'a' && lower <= 'z') || c == '_' || c == '.';
 }
 
 static bool hides_a_key(const char *text, size_t n) {

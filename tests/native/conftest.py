@@ -16,8 +16,8 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
     return Launcher(tmp_path, str(request.param))
 
 
-@pytest.fixture(scope="session")
-def parsers() -> Iterator[Parsers]:
-    process = Parsers()
+@pytest.fixture(scope="session", params=["gpuportion-parsers", "gpuportion-parsers-sanitized"])
+def parsers(request: pytest.FixtureRequest) -> Iterator[Parsers]:
+    process = Parsers(str(request.param))
     yield process
     process.end()

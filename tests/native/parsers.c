@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lets Python tests ask the parsers of the launcher and the hook, many thousand times in one process.
+// Lets Python tests ask the parsers of the launcher and the hook, many thousand times in one process. Uses
+// nothing that those programs do not, so that it is built as they are, too.
 //
 // stdin: cases, each a u32 number of fields, then each field as a u32 length and its bytes; the first is what
 // to ask. stdout: for each case a u32 length and the answer, "+..." or "-...".
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "argv.h"
 #include "json_scan.h"
@@ -29,7 +30,7 @@ static void fail(struct bytes *out, const char *why) {
 // A copy without a byte to spare: what is read beyond the end is seen by the sanitizer.
 static struct json exact(int field, char **copy) {
     size_t n = fields[field].n;
-    *copy = malloc(n > 0 ? n : 1);
+    *copy = realloc(NULL, n > 0 ? n : 1);
     if (n > 0)
         memcpy(*copy, fields[field].at, n);
     return (struct json){*copy, *copy + n};
@@ -109,6 +110,12 @@ static void ask_state(struct bytes *out) {
     bytes_free(&problem);
 }
 
+static int64_t seconds(int field) {
+    int64_t at = 0;
+    json_integer((struct json){fields[field].at, fields[field].at + fields[field].n}, &at);
+    return at;
+}
+
 static void answer(struct bytes *out) {
     const char *what = bytes_c(&fields[0]);
     if (strcmp(what, "argv") == 0)
@@ -122,16 +129,35 @@ static void answer(struct bytes *out) {
     else if (strcmp(what, "quote") == 0)
         bytes_text(out, "+"), json_quote(out, fields[1].at, fields[1].n);
     else if (strcmp(what, "log-line") == 0)
-        bytes_text(out, "+"), report_line(out, bytes_c(&fields[1]), fields[2].at, fields[2].n,
-                                          (time_t)atoll(bytes_c(&fields[3])));
+        bytes_text(out, "+"),
+            report_line(out, bytes_c(&fields[1]), fields[2].at, fields[2].n, (time_t)seconds(3));
     else
         ask_json(out, what);
 }
 
+static void read_exactly(void *at, size_t n) {
+    for (char *to = at; n > 0;) {
+        ssize_t got = read(STDIN_FILENO, to, n);
+        if (got <= 0)
+            _exit(0); // the tests have ended
+        to += got;
+        n -= (size_t)got;
+    }
+}
+
+static void write_exactly(const void *at, size_t n) {
+    for (const char *from = at; n > 0;) {
+        ssize_t put = write(STDOUT_FILENO, from, n);
+        if (put <= 0)
+            _exit(1);
+        from += put;
+        n -= (size_t)put;
+    }
+}
+
 static uint32_t read_number(void) {
     uint32_t n;
-    if (fread(&n, sizeof n, 1, stdin) != 1)
-        exit(0);
+    read_exactly(&n, sizeof n);
     return n;
 }
 
@@ -139,8 +165,7 @@ static void read_field(struct bytes *field) {
     uint32_t n = read_number();
     field->n = 0;
     bytes_reserve(field, n);
-    if (n > 0 && fread(field->at, n, 1, stdin) != 1)
-        exit(1);
+    read_exactly(field->at, n);
     field->n = n;
     bytes_c(field);
 }
@@ -155,9 +180,8 @@ int main(void) {
             read_field(&fields[i]);
         answer(&out);
         uint32_t n = (uint32_t)out.n;
-        fwrite(&n, sizeof n, 1, stdout);
-        fwrite(out.at, 1, out.n, stdout);
-        fflush(stdout);
+        write_exactly(&n, sizeof n);
+        write_exactly(out.at, out.n);
         bytes_free(&out);
     }
 }

@@ -1,4 +1,4 @@
-"""Asks the C parsers (tests/native/parsers.c, sanitized) from Python."""
+"""Asks the C parsers (tests/native/parsers.c) from Python."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.support import native
 class Parsers:
     """One running process; a crash of it fails the test that asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: str) -> None:
         self._process = subprocess.Popen(
-            [native.built("gpuportion-parsers", "shim")],
+            [native.built(target, "shim")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **native.SANITIZER_ENV},
