@@ -4,8 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench
-C_SOURCES = $(shell git ls-files '*.c' '*.h')
-BUILD_INPUTS := $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -vE '^(shim|hooks|simgpu)/.*\.py$$|generate' ; git ls-files '*generate.py')
+C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
+BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$$$'; git ls-files '*/generate.py'))
 
 .PHONY: build demo test test-long lint format bench bench-launch bench-interpose bench-allocator wheel clean
 .DELETE_ON_ERROR:
