@@ -6,7 +6,7 @@
 // which is more than everything else that the launcher does. calls.c, text.c and memory.c have what is used
 // of libc, under its names and with its headers, so that the sources build with either; the sanitized twins
 // are built with glibc.
-#include <elf.h>
+#include <linux/auxvec.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -64,9 +64,9 @@ __attribute__((used, optimize("no-stack-protector"))) void bare_begin(long *stac
     char **end = environ;
     while (*end != NULL)
         end++;
-    for (Elf64_auxv_t *aux = (Elf64_auxv_t *)(end + 1); aux->a_type != AT_NULL; aux++)
-        if (aux->a_type == AT_RANDOM)
-            memcpy(&__stack_chk_guard, (const void *)aux->a_un.a_val, sizeof __stack_chk_guard);
+    for (const unsigned long *aux = (unsigned long *)(end + 1); aux[0] != AT_NULL; aux += 2)
+        if (aux[0] == AT_RANDOM)
+            memcpy(&__stack_chk_guard, (const void *)aux[1], sizeof __stack_chk_guard);
     __stack_chk_guard &= ~(uintptr_t)0xff; // a 0 ends a string that runs into it
     _exit(main(argc, argv, environ));
 }

@@ -6,6 +6,12 @@
 #include <strings.h>
 #include <unistd.h>
 
+// Macros too, with the C23 headers of newer libcs.
+#undef memchr
+#undef strchr
+#undef strrchr
+#undef strstr
+
 void *memcpy(void *restrict to, const void *restrict from, size_t n) {
     char *t = to;
     const char *f = from;
