@@ -17,7 +17,9 @@ from typing import Final
 from gpuportion import wire
 from gpuportion.allocator.operations import Peer
 
-CHUNK: Final = 256 << 10
+CHUNK: Final = 32 << 10
+"""Bytes read at once: a usual config.json. A larger buffer would be mapped and unmapped for every read."""
+
 MOST_FDS: Final = 4
 """Descriptors taken from one message; an operation needs one, the rest is closed."""
 

@@ -43,6 +43,9 @@ FIRST_SAMPLE: Final = 30.0
 """Seconds to wait for NVML before saying that we are ready; then requests are refused with the reason."""
 
 
+COLLECT_AFTER: Final = 20_000
+"""Objects made before the youngest are looked at: a config.json alone is a thousand, and none of it is cyclic."""
+
 SWITCH: Final = 0.0005
 """Seconds that one thread may keep the other from running."""
 
@@ -192,6 +195,7 @@ def _settle() -> None:
     """Nobody waits for the collector to look at modules again, nor 5 ms for the thread that reads NVML."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
     sys.setswitchinterval(SWITCH)
 
 

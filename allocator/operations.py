@@ -29,7 +29,9 @@ from gpuportion.shim.spec import change
 
 log: Final = logging.getLogger("gpuportiond")
 
-ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""Of a spec: it came as JSON, so it is no circle."""
+
 PROTOCOL: Final = 1
 VERBS: Final = ("create", "run", "restore")
 LONGEST_ID: Final = 1024

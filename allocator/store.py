@@ -88,7 +88,9 @@ RECORDS: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 ENCODE: Final = json.JSONEncoder(
-    separators=(",", ":"), default=lambda one: {n: getattr(one, n) for n in one.__slots__}
+    separators=(",", ":"),
+    check_circular=False,
+    default=lambda one: {name: getattr(one, name) for name in one.__slots__},
 ).encode
 
 
@@ -145,8 +147,15 @@ class Store:
         IllegalTransitionError if such a grant cannot have this event."""
         after = dataclasses.replace(before, state=step(before.state, event), **changes)
         done = self._db.execute(
-            'UPDATE "grant" SET state = ?, detail = ? WHERE token = ? AND state = ? AND generation = ?',
-            (after.state.value, _detail(after), before.token, before.state.value, before.generation),
+            'UPDATE "grant" SET state = ?, detail = coalesce(?, detail)'
+            " WHERE token = ? AND state = ? AND generation = ?",
+            (
+                after.state.value,
+                _detail(after) if changes else None,
+                before.token,
+                before.state.value,
+                before.generation,
+            ),
         )
         if done.rowcount != 1:
             raise StaleError(f"grant {before.token[:8]} is no longer {before.state.value}")

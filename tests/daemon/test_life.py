@@ -275,7 +275,7 @@ def test_descriptors_do_not_leak(daemon: Daemon) -> None:
         daemon.until(lambda: not daemon.ps())
 
     life(0)
-    before = daemon.descriptors()
+    before = daemon.descriptors()  # at most: the last connection may not be closed yet
     for number in range(10):
         life(number)
-    assert daemon.descriptors() <= before
+    daemon.until(lambda: daemon.descriptors() <= before)
