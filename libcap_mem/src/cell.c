@@ -3,7 +3,9 @@
  * and to own it. Byte GP_CELLS + c: taken after the cleaning, it lives as long as what the cell holds; until
  * then whoever asks is told that what the last owner left may be taken out. Forked children inherit the
  * description, as they inherit the driver's, which keeps device memory alive: so the share stands until the
- * last of them is gone. exec closes both.
+ * last of them is gone. exec closes both. An application that closes descriptors which are not its own takes
+ * our sign of life away: then the share may be taken out, until our next call on that GPU notices and carries
+ * it to another cell.
  *
  * Threads share the cell by its lanes: a lane serves one thread at a time, and only threads of this process
  * ever wait for one.

@@ -200,9 +200,11 @@ uint64_t gp_used(const struct gp_ledger *ledger, unsigned gpu) {
     if (gpu >= ledger->gpus)
         return 0;
     gp_ledger_gpu *block = &ledger->file->gpu[gpu];
+    const struct gp_own *own =
+        gp_cell_peek(ledger); /* alive, even if its descriptor was closed behind our back */
     int kept = errno, fd = probe(ledger);
     if (fd >= 0) {
-        gp_cell_sweep(ledger->file, block, fd, GP_CELLS);
+        gp_cell_sweep(ledger->file, block, fd, own ? own->cell : GP_CELLS);
         gp_os_close(fd);
     }
     errno = kept;

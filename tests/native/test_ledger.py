@@ -236,6 +236,7 @@ def test_descriptors_closed_behind_our_back_lose_no_account(start: Start, made: 
     one, two = start(), start()
     one.tell("reserve", 600 * MIB)
     one.tell("close-all")
+    assert one.tell("used") == str(600 * MIB)
     assert two.tell("reserve", 300 * MIB) == "granted"
     assert one.tell("reserve", 500 * MIB) == "refused"
     assert one.tell("reserve", 100 * MIB) == "granted"
@@ -366,23 +367,10 @@ def test_sanitizers_find_nothing(tmp_path: Path, made: Pages, sanitizer: str) ->
         program = compile_program(tmp_path / "sanitized", [source], *flags)
     except AssertionError as problem:
         pytest.skip(f"the compiler has no -fsanitize={sanitizer}: {str(problem).splitlines()[-1]}")
-    words = (
-        "threads 0 3000",
-        "reserve 1 4096",
-        "reserve 0 99999999999",
-        "note 0 1",
-        "processes 0 4",
-        "used 1 0",
-    )
-    words += (
-        "elsewhere 0 160",
-        "fork-release 1 4096",
-        "errno 0 5",
-        "release 1 9999",
-        "close-all 0 0",
-        "used 0 0",
-    )
-    words += ("reserve 0 1", "reserve 7 1", "own 0 0")
+    words = """
+        threads 0 3000, reserve 1 4096, reserve 0 99999999999, note 0 1, processes 0 4, used 1 0, elsewhere 0 160,
+        fork-release 1 4096, errno 0 5, release 1 9999, close-all 0 0, used 0 0, reserve 0 1, reserve 7 1, own 0 0
+    """.split(",")
     done = subprocess.run(
         [str(program), made.ledger, made.policy],
         input="\n".join(words),

@@ -283,6 +283,14 @@ def test_a_lease_on_the_ledger_holds_nobody_up(made: Pages) -> None:
         signal.signal(signal.SIGIO, before)
 
 
+@pytest.fixture(scope="module")
+def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = str(tmp_path_factory.mktemp("empty") / "grant")
+    content = Path(create(folder).ledger).read_bytes()
+    pages.remove(folder)
+    return content
+
+
 scribbles = st.lists(st.tuples(st.integers(0, 160_000), st.binary(min_size=1, max_size=64)), max_size=40)
 
 
@@ -290,13 +298,14 @@ scribbles = st.lists(st.tuples(st.integers(0, 160_000), st.binary(min_size=1, ma
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_content_of_a_ledger_troubles_its_reader(
     tmp_path_factory: pytest.TempPathFactory,
+    empty_ledger: bytes,
     scribbles: list[tuple[int, bytes]],
     filler: int | None,
     spare_header: bool,
 ) -> None:
     """Any bytes give a view: as many GPUs as asked for, sums that fit, pids that are pids."""
     path = tmp_path_factory.getbasetemp() / "scribbled"
-    data = _empty_ledger()
+    data = bytearray(empty_ledger)
     if filler is not None:
         data[128 if spare_header else 0 :] = bytes([filler]) * (len(data) - (128 if spare_header else 0))
     for where, what in scribbles:
@@ -310,11 +319,3 @@ def test_no_content_of_a_ledger_troubles_its_reader(
     assert len(view.notes) <= 16
     assert pages.holders(str(path)) == 0
     pages.read_ledger(str(path))
-
-
-def _empty_ledger() -> bytearray:
-    data = bytearray(int(pages.lib.gp_ledger_size(2)))
-    header = pages.ffi.new("gp_ledger_file *")
-    pages.lib.gp_ledger_format(header, 2)
-    data[: pages.ffi.sizeof("gp_ledger_file")] = bytes(pages.ffi.buffer(header))
-    return data
