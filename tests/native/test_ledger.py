@@ -358,6 +358,13 @@ def test_a_policy_that_is_none_is_not_taken(program: Path, made: Pages) -> None:
         assert driver.greeting == "policy: Bad message"
 
 
+EVERY_WORD: Final = [
+    *("threads 0 3000", "reserve 1 4096", "reserve 0 99999999999", "note 0 1", "processes 0 4", "used 1 0"),
+    *("elsewhere 0 160", "fork-release 1 4096", "errno 0 5", "release 1 9999", "close-all 0 0", "used 0 0"),
+    *("reserve 0 1", "reserve 7 1", "own 0 0"),
+]
+
+
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_sanitizers_find_nothing(tmp_path: Path, made: Pages, sanitizer: str) -> None:
     """Threads that share lanes, forks, losses of a cell, questions: no race, no stray access, no overflow."""
@@ -367,16 +374,12 @@ def test_sanitizers_find_nothing(tmp_path: Path, made: Pages, sanitizer: str) ->
         program = compile_program(tmp_path / "sanitized", [source], *flags)
     except AssertionError as problem:
         pytest.skip(f"the compiler has no -fsanitize={sanitizer}: {str(problem).splitlines()[-1]}")
-    words = """
-        threads 0 3000, reserve 1 4096, reserve 0 99999999999, note 0 1, processes 0 4, used 1 0, elsewhere 0 160,
-        fork-release 1 4096, errno 0 5, release 1 9999, close-all 0 0, used 0 0, reserve 0 1, reserve 7 1, own 0 0
-    """.split(",")
     done = subprocess.run(
         [str(program), made.ledger, made.policy],
-        input="\n".join(words),
+        input="\n".join(EVERY_WORD),
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == len(words) + 1
+    assert len(done.stdout.splitlines()) == len(EVERY_WORD) + 1
