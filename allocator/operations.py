@@ -127,10 +127,6 @@ class Operations:
         log.info("active %s %s: process %d", grant.token[:8], grant.label, pid)
         return wire.Message({})
 
-    def stopped(self, peer: Peer, message: wire.Message) -> wire.Message:
-        self._grants.hint(fields.text(message, "token"))
-        return wire.Message({})
-
     def deleted(self, peer: Peer, message: wire.Message) -> wire.Message:
         for grant in self._grants.find(fields.text(message, "root"), fields.text(message, "id")):
             self._grants.hint(grant.token)
@@ -232,7 +228,6 @@ OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
     # op: (what is done, only for root)
     "create": (Operations.create, True),
     "confirm": (Operations.confirm, True),
-    "stopped": (Operations.stopped, True),
     "deleted": (Operations.deleted, True),
     "exec": (Operations.exec, False),
     "ps": (Operations.ps, False),

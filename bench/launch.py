@@ -130,11 +130,13 @@ def report(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    parser.add_argument("--folder", default="/dev/shm", help="where state lies, a tmpfs; default: %(default)s")
     options = parser.parse_args()
     runtime = low_level("runc")
     if runtime is None or os.geteuid() != 0:
         raise SystemExit("needs runc, and root to run containers")
-    with tempfile.TemporaryDirectory(prefix="gpuportion-bench-") as name:
+    # All of it lies under /run on a real host (runc's state, the bundle, our pages): on a tmpfs.
+    with tempfile.TemporaryDirectory(prefix="gpuportion-bench-", dir=options.folder) as name:
         folder = Path(name)
         with Daemon(folder) as daemon:
             measured = rounds(Engine(Bundle(folder), runtime, daemon.run_dir), options.rounds)

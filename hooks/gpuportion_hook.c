@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// gpuportion-hook: what the OCI runtime calls when a container has been created (confirm) and when it has
-// ended (stopped). Runs as root outside of the container, with nothing of the container's: static, its
-// environment given by the spec, its working directory and descriptors dropped first. It never enters the
-// container's filesystem.
+// gpuportion-hook: what the OCI runtime calls when a container has been created (confirm); where it refuses,
+// the container does not start. Runs as root outside of the container, with nothing of the container's:
+// static, its environment given by the spec, its working directory and descriptors dropped first. It never
+// enters the container's filesystem.
 //
-//   gpuportion-hook confirm --socket S --token T --id ID [--timeout-ms N]    refuses: the container does not
-//   start gpuportion-hook stopped --socket S --token T                              always 0: runc leaks a
-//   failing poststop's
-//                                                                             container
+//   gpuportion-hook confirm --socket S --token T --id ID [--timeout-ms N]
 #include <errno.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -21,7 +17,7 @@
 #include "state.h"
 #include "wire.h"
 
-enum { CONFIRM_MS = 40000, STOPPED_MS = 700, DRAIN_MS = 100 };
+enum { CONFIRM_MS = 40000 };
 enum { STATE_MAX = 4 << 20 }; // annotations are in it
 
 struct options {
@@ -81,23 +77,17 @@ static bool read_state(struct bytes *state) {
     }
 }
 
-static struct wire_request request(const struct options *options, const char *op, int wait_ms) {
-    struct wire_request r = {.path = options->socket, .pass = -1, .wait_ms = wait_ms};
-    bytes_text(&r.head, "{");
-    json_put_number(&r.head, "v", 1);
-    json_put_text(&r.head, "op", op);
-    json_put_text(&r.head, "token", options->token);
-    return r;
-}
-
 static bool ask_confirm(const struct options *options, int pid, int pidfd, int wait_ms,
                         struct bytes *problem) {
-    struct wire_request r = request(options, "confirm", wait_ms);
+    struct wire_request r = {
+        .path = options->socket, .pass = pidfd, .wait_ms = wait_ms, .absent_ms = WIRE_ABSENT_MS};
     struct wire_answer answer;
+    bytes_text(&r.head, "{");
+    json_put_number(&r.head, "v", 1);
+    json_put_text(&r.head, "op", "confirm");
+    json_put_text(&r.head, "token", options->token);
     json_put_number(&r.head, "pid", pid);
     bytes_text(&r.head, "}");
-    r.pass = pidfd;
-    r.absent_ms = WIRE_ABSENT_MS;
     return sentence_of_answer(problem, r.path, wire_ask(&r, &answer), &answer);
 }
 
@@ -119,34 +109,9 @@ static bool confirm(const struct options *options, struct bytes *problem) {
     return false;
 }
 
-// What a runtime writes is taken off its hands, as far as it comes: some would be killed by SIGPIPE
-// otherwise.
-static void drain_state(void) {
-    char piece[4096];
-    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
-    for (int i = 0; i < STATE_MAX / (int)sizeof piece && poll(&in, 1, DRAIN_MS) > 0; i++)
-        if (read(STDIN_FILENO, piece, sizeof piece) <= 0)
-            return;
-}
-
-// Waits for the answer, for a short time: who starts the next container right after this one finds the room
-// free.
-static int stopped(int argc, char **argv) {
-    struct options options = {0};
-    struct wire_answer answer;
-    drain_state();
-    if (!take_options(argc, argv, &options))
-        return 0;
-    struct wire_request r = request(&options, "stopped", STOPPED_MS);
-    bytes_text(&r.head, "}");
-    wire_ask(&r, &answer);
-    return 0;
-}
-
 static int usage(void) {
     static const char text[] =
-        "usage: gpuportion-hook confirm --socket S --token T --id ID [--timeout-ms N]\n"
-        "       gpuportion-hook stopped --socket S --token T\n";
+        "usage: gpuportion-hook confirm --socket S --token T --id ID [--timeout-ms N]\n";
     ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
     (void)ignored;
     return 2;
@@ -158,8 +123,6 @@ int main(int argc, char **argv) {
     if (chdir("/") != 0)
         return 1;
     close_inherited();
-    if (argc > 1 && strcmp(argv[1], "stopped") == 0)
-        return stopped(argc, argv);
     if (argc < 2 || strcmp(argv[1], "confirm") != 0 || !take_options(argc, argv, &options))
         return usage();
     if (confirm(&options, &problem))

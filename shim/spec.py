@@ -189,8 +189,7 @@ def _bind(source: str, target: str, options: Sequence[str] = READ_ONLY) -> dict[
 
 
 def _hooks(given: Mapping[str, Any], injection: Injection, removed: strip.Removed) -> dict[str, Any]:
-    """Ours first in their stages: a refused confirm comes before the effects of other hooks, and a poststop
-    hook that fails keeps newer runcs from running the ones behind it."""
+    """Ours first in its stage: a refused confirm comes before the effects of other hooks."""
     ours = frozenset(posixpath.basename(str(entry["path"])) for entry in injection.hooks.values())
     edited = strip.hooks({stage: _list(given, stage) for stage in given}, ours, removed)
     for hook in injection.edits.hooks:

@@ -14,7 +14,9 @@ WAIT: Final = 40.0
 """Seconds; making a MIG instance takes time, and so does a daemon that its socket unit is starting."""
 
 
-def ask(op: str, *, body: bytes = b"", fds: tuple[int, ...] = (), wait: float = WAIT, **values: Any) -> wire.Message:
+def ask(
+    op: str, *, body: bytes = b"", fds: tuple[int, ...] = (), wait: float = WAIT, **values: Any
+) -> wire.Message:
     """The daemon's answer to `op`. RefusedError if it refuses, GpuportionError GP301 if it does not answer."""
     path = paths.socket_path()
     began = time.monotonic()

@@ -26,7 +26,7 @@ from pathlib import Path
 from gpuportion.errors import RefusedError
 from tests.support.daemon import Daemon
 daemon = Daemon(Path(sys.argv[1]))
-for op in ("ping", "ps", "node", "create", "confirm", "stopped", "deleted"):
+for op in ("ping", "ps", "node", "create", "confirm", "deleted"):
     try:
         head = daemon.ask(op).head
         print(op, "done", "token" in json.dumps(head))
@@ -61,7 +61,6 @@ def test_only_root_may_do_what_the_launcher_and_the_hook_do(open_daemon: Daemon)
         "node done False",
         "create GP303",
         "confirm GP303",
-        "stopped GP303",
         "deleted GP303",
     ]
 

@@ -243,7 +243,6 @@ def test_hooks_get_their_arguments_and_no_inherited_environment(host: Host) -> N
         "confirm": f"confirm --socket /s.sock --token {TOKEN} --id c1",
         "update-ldcache": f"update-ldcache --folder {LIB}",
         "create-symlinks": f"create-symlinks --link libcuda.so.1::{LIB}/libcuda.so",
-        "stopped": f"stopped --socket /s.sock --token {TOKEN}",
     }
     for stage, arguments in expected.items():
         record = host.hook(stage)

@@ -54,9 +54,6 @@ class Hook:
     def confirm(self, state: Any, *more: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         return self.call("createRuntime", state, *more, **options)
 
-    def stopped(self, state: Any, *more: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        return self.call("poststop", state, *more, **options)
-
 
 @pytest.fixture(params=["gpuportion-hook", "gpuportion-hook-sanitized"])
 def hook(request: pytest.FixtureRequest, tmp_path: Path) -> Hook:
@@ -195,59 +192,6 @@ def test_an_endless_state_is_refused(hook: Hook, init: subprocess.Popen[bytes]) 
         assert daemon.seen == []
 
 
-# poststop
-
-
-def test_stopped_tells_and_waits_for_the_answer(hook: Hook) -> None:
-    """Who starts the next container after this one finds the room free."""
-    with ScriptedDaemon(hook.run_dir, done) as daemon:
-        result = hook.stopped(state_of(0, status="stopped"))
-        assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
-        assert [message.head for message in daemon.seen] == [{"v": 1, "op": "stopped", "token": TOKEN}]
-
-
-@pytest.mark.parametrize(
-    "answer", [None, b"garbage and more garbage", wire.Message({}, b"GP3 no", wire.REFUSED)]
-)
-def test_stopped_succeeds_whatever_the_daemon_says(hook: Hook, answer: Any) -> None:
-    """A failing poststop leaks the shim and the bundle for ever in runc 1.3."""
-    with ScriptedDaemon(hook.run_dir, lambda _: answer):
-        assert hook.stopped(b"").returncode == 0
-
-
-def test_stopped_succeeds_without_a_daemon(hook: Hook) -> None:
-    """None there, nor its socket, nor anyone who accepts."""
-    assert hook.stopped(b"{}").returncode == 0
-    hook.run_dir.mkdir()
-    with socket.socket(socket.AF_UNIX) as busy:
-        busy.bind(hook.socket)
-        assert hook.stopped(b"{}").returncode == 0
-        busy.listen(0)
-        with socket.socket(socket.AF_UNIX) as first:
-            first.connect(hook.socket)
-            assert hook.stopped(b"{}").returncode == 0
-
-
-@pytest.mark.parametrize("more", [["--unknown", "x"], ["--token"], ["x"]])
-def test_stopped_succeeds_whatever_it_is_given(hook: Hook, more: list[str]) -> None:
-    """Even arguments that it does not know."""
-    assert hook.stopped(b"{}", *more).returncode == 0
-
-
-def test_stopped_ends_though_nobody_closes_its_stdin(hook: Hook) -> None:
-    """It never stands in a runtime's way."""
-    entry = hook.entries["poststop"]
-    reader, writer = os.pipe()
-    with ScriptedDaemon(hook.run_dir, done) as daemon:
-        done_process = subprocess.run(
-            entry["args"], executable=entry["path"], stdin=reader, timeout=30, env=hook.env, check=False
-        )
-        assert done_process.returncode == 0
-        daemon.wait_for(1)
-    os.close(reader)
-    os.close(writer)
-
-
 # What it keeps of its caller: nothing
 
 
@@ -280,12 +224,12 @@ def test_it_leaves_the_containers_folder_and_descriptors(hook: Hook) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["confirm"], ["createRuntime"], ["confirm", "--socket", "/s"], ["--help"]]
+    "words", [[], ["confirm"], ["createRuntime"], ["stopped", "--socket", "/s", "--token", "t"], ["confirm", "--socket", "/s"], ["--help"]]
 )
 def test_other_words_are_a_usage_error(hook: Hook, words: list[str]) -> None:
     """Exit status 2, how to call it on stderr."""
     result = subprocess.run(
-        [hook.entries["poststop"]["path"], *words],
+        [hook.entries["createRuntime"]["path"], *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=hook.env,

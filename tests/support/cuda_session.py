@@ -43,7 +43,7 @@ class Session:
     def __init__(self) -> None:
         from cuda.bindings import driver as cu
 
-        self.cu = cu
+        self.cu: Any = cu
         self.held: list[Any] = []
         self.opened = self._open()
 

@@ -139,7 +139,6 @@ def test_our_hooks_come_first_and_cdis_inherit_nothing() -> None:
     """NVIDIA's own go, those of the CDI spec come, with an environment in any case."""
     hooks = spec.edit(with_gpus(), injection())["hooks"]
     assert [hook["args"][1] for hook in hooks["createRuntime"]] == ["confirm"]
-    assert [hook["args"][1] for hook in hooks["poststop"]] == ["stopped"]
     assert [hook["args"][0] for hook in hooks["prestart"]] == ["libnetwork-setkey"]
     assert [hook["args"][1] for hook in hooks["createContainer"]] == ["create-symlinks", "update-ldcache"]
     assert [hook["env"] for hook in hooks["createContainer"]] == [
@@ -149,12 +148,12 @@ def test_our_hooks_come_first_and_cdis_inherit_nothing() -> None:
 
 
 def test_others_hooks_run_behind_ours() -> None:
-    """A refused confirm must come before the effects of others; a failing poststop must not hide ours."""
+    """A refused confirm must come before the effects of others."""
     before = docker()
     before["hooks"] = {stage: [{"path": "/other"}] for stage in ("createRuntime", "poststop")}
     hooks = spec.edit(before, injection())["hooks"]
-    for stage in ("createRuntime", "poststop"):
-        assert [Path(hook["path"]).name for hook in hooks[stage]] == ["gpuportion-hook", "other"]
+    assert [Path(hook["path"]).name for hook in hooks["createRuntime"]] == ["gpuportion-hook", "other"]
+    assert hooks["poststop"] == [{"path": "/other"}]
 
 
 def test_what_went_is_told() -> None:
@@ -261,7 +260,7 @@ def test_a_bare_spec_gets_all_of_it() -> None:
     after = spec.edit({"ociVersion": "1.0.2", "process": None, "linux": {}}, injection())
     assert variables(after)["LD_PRELOAD"].startswith("/.gpuportion/libcuda.so.1:")
     assert len(after["linux"]["devices"]) == len(after["linux"]["resources"]["devices"]) == 4
-    assert set(after["hooks"]) == {"createRuntime", "createContainer", "poststop"}
+    assert set(after["hooks"]) == {"createRuntime", "createContainer"}
 
 
 MALFORMED: list[dict[str, Any]] = [

@@ -5,14 +5,12 @@ from __future__ import annotations
 from gpuportion.hooks import stages
 
 
-def test_each_stage_has_its_arguments_timeout_and_environment() -> None:
+def test_the_one_hook_has_its_arguments_timeout_and_environment() -> None:
     """Everything that the hook needs is in its arguments; nothing is inherited."""
     got = stages.entries("/opt/bin/gpuportion-hook", socket="/run/s.sock", token="t0", container="c1")
     env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
     confirm = ["gpuportion-hook", "confirm", "--socket", "/run/s.sock", "--token", "t0", "--id", "c1"]
-    stopped = ["gpuportion-hook", "stopped", "--socket", "/run/s.sock", "--token", "t0"]
     path = "/opt/bin/gpuportion-hook"
     assert got == {
         "createRuntime": {"path": path, "args": confirm, "env": env, "timeout": 60},
-        "poststop": {"path": path, "args": stopped, "env": env, "timeout": 10},
     }
