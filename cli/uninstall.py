@@ -7,7 +7,8 @@ from typing import Final
 
 from gpuportion.cli import install
 from gpuportion.cli.command import Plain
-from gpuportion.shim.engines import docker
+from gpuportion.shim.engines import installation
+from gpuportion.shim.engines.table import ENGINES
 
 
 class Uninstall(Plain):
@@ -20,7 +21,8 @@ class Uninstall(Plain):
         install.add_options(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        install.carry_out(docker.plan_uninstall(args.config), args)
+        edits = ENGINES[args.engine].edits(install.config(args), "", False)
+        install.carry_out(installation.plan_uninstall(args.engine, edits), args)
         return 0
 
 

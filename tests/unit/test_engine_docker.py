@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.engines import docker
+from gpuportion.shim.engines.installation import Change, Record
 
 RUNTIME = "/opt/gpuportion/bin/gpuportion-runtime"
 
@@ -54,7 +55,7 @@ def state(folder: Path) -> str:
     return str(folder / "lib")
 
 
-def apply(change: docker.Change, folder: Path) -> list[str]:
+def apply(change: Change, folder: Path) -> list[str]:
     return docker.apply(change, state_dir=state(folder), pidfile=str(folder / "docker.pid"))
 
 
@@ -219,7 +220,7 @@ def test_any_config_is_given_back(config: dict[str, Any], default: bool, indent:
     """By the record; and after an edit in between, everything but our own keys."""
     before = json.dumps(config, indent=indent)
     after = docker.install(before, RUNTIME, set_default=default)
-    record = docker.installed(before, None, docker.CONFIG, after)
+    record = Record(docker.CONFIG, docker.uninstall(before, None), after)
     assert docker.install(after, RUNTIME, set_default=default) == after
     if "gpuportion" not in config.get("runtimes", {}) and config.get("default-runtime") != "gpuportion":
         assert docker.uninstall(after, record) == before

@@ -24,6 +24,8 @@ ONLY_HERE = {  # outside package, or the binding -> the one module that may impo
     "yaml": "allocator/yaml_text.py",
     "sqlite3": "allocator/store.py",
     "grpc": "allocator/dra.py",
+    "tomllib": "shim/engines/toml_text.py",
+    "tomli": "shim/engines/toml_text.py",
     "gpuportion._region": "allocator/pages.py",
 }
 STDLIB_ONLY = {"", "shim", "hooks", "simgpu", "cli"}
