@@ -23,6 +23,9 @@ DEFAULTS: Final = {
     "pool_chunk": 32 * MIB,
     "context": 224 * MIB,
     "module": 2 * MIB,
+    "array": UNIT,  # what an array's size is rounded up to
+    "array_row": 512,  # bytes to which its rows are padded
+    "array_rows": 16,  # rows to which its planes are padded
 }
 
 DRAWN_FROM: Final = {
@@ -32,6 +35,9 @@ DRAWN_FROM: Final = {
     "pool_chunk": (4 * MIB, 32 * MIB, 64 * MIB),
     "context": tuple(n * MIB for n in range(64, 320, 16)),
     "module": (64 * KIB, 1 * MIB, 2 * MIB, 6 * MIB),
+    "array": (UNIT,),
+    "array_row": (64, 128, 256, 512),
+    "array_rows": (1, 8, 16),
 }
 
 LARGEST: Final = {
@@ -41,7 +47,15 @@ LARGEST: Final = {
     "pool_chunk": 1024 * MIB,
     "context": 4096 * MIB,
     "module": 1024 * MIB,
+    "array": 16 * MIB,
+    "array_row": 64 * KIB,
+    "array_rows": 1024,
 }
+
+STEPS: Final = {"array_row": 64, "array_rows": 1}
+"""What a cost is a multiple of, if not of `UNIT`."""
+
+NEVER_0: Final = ("slab", "pool_chunk", "array", "array_row", "array_rows")
 
 
 def settle(given: Mapping[str, int] | None, seed: int | None) -> dict[str, int]:
@@ -59,9 +73,10 @@ def settle(given: Mapping[str, int] | None, seed: int | None) -> dict[str, int]:
 def _check(key: str, value: int) -> None:
     if key not in DEFAULTS:
         raise _bad(key, value, f"is no cost. Known: {' '.join(DEFAULTS)}.")
-    if value % UNIT or not 0 <= value <= LARGEST[key]:
-        raise _bad(key, value, f"is not a multiple of {UNIT} bytes up to {LARGEST[key]}.")
-    if key in ("slab", "pool_chunk") and not value:
+    step = STEPS.get(key, UNIT)
+    if value % step or not 0 <= value <= LARGEST[key]:
+        raise _bad(key, value, f"is not a multiple of {step} up to {LARGEST[key]}.")
+    if key in NEVER_0 and not value:
         raise _bad(key, value, "must not be 0.")
     if key == "granularity" and (not value or value & (value - 1)):
         raise _bad(key, value, "is not a power of two.")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Addresses: one large reservation of this process from which every block's range is cut and to which it
-// returns. From any address within a block to the block is one look. Knows nothing of devices, costs or
-// contexts.
+// returns, and a small one below 4 GiB for the interface of 32 bits. From any address within a block to the
+// block is one look. Knows nothing of devices, costs or contexts.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -9,7 +9,17 @@
 
 #define ARENA_PAGE ((uintptr_t)2 << 20)
 
-enum kind { KIND_FREE, KIND_DEVICE, KIND_MANAGED, KIND_HOST, KIND_POOL, KIND_SLAB, KIND_VARIABLE };
+enum kind {
+    KIND_FREE,
+    KIND_DEVICE,
+    KIND_MANAGED,
+    KIND_HOST,
+    KIND_POOL,
+    KIND_SLAB,
+    KIND_VARIABLE,
+    KIND_ARRAY, // has no address that a caller knows
+};
+enum reach { REACH_ALL, REACH_32 }; // which addresses serve
 
 struct context;
 struct pool;
@@ -22,6 +32,7 @@ struct block {
     size_t size; // as asked for
     uint64_t charged, id;
     enum kind kind;
+    enum reach reach;
     bool dirty; // written to, as far as this driver knows: host memory to give back
     int device;
     unsigned flags;
@@ -32,8 +43,8 @@ struct block {
 };
 
 #pragma GCC visibility push(hidden)
-struct block *arena_get(size_t size); // NULL: no addresses left
-void arena_put(struct block *block);  // taken off its owner's list before
+struct block *arena_get(size_t size, enum reach reach); // NULL: no addresses left
+void arena_put(struct block *block);                    // taken off its owner's list before
 struct block *arena_find(uintptr_t address);
 void block_attach(struct block **list, struct block *block);
 void block_detach(struct block *block);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies. Device memory is host memory here, so every direction is a memmove, done when the call returns.
-// Arrays are not simulated.
-#include "memory.h"
+// Copies to and from arrays lie in array_copies.c, but for boxes.
+#include "copies.h"
 #include <string.h>
 
-static CUresult copy(uintptr_t to, uintptr_t from, size_t size) {
+CUresult copy(uintptr_t to, uintptr_t from, size_t size) {
     if (!size)
         return CUDA_SUCCESS;
     NEED(to && from);
@@ -67,29 +67,63 @@ API(cuMemcpyPeerAsync, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr 
 
 // ------- boxes
 
-static uintptr_t start(int type, const void *host, CUdeviceptr device) {
-    return type == CU_MEMORYTYPE_HOST ? (uintptr_t)host : type == CU_MEMORYTYPE_ARRAY ? 0 : (uintptr_t)device;
+struct side {
+    uintptr_t base;
+    size_t pitch, height, x, y, z;
+};
+
+static bool within(const struct side *side, const struct array *array, const CUDA_MEMCPY3D *box) {
+    const struct extent *extent = &array->extent;
+    return side->x <= extent->row && box->WidthInBytes <= extent->row - side->x && side->y <= extent->rows &&
+           box->Height <= extent->rows - side->y && side->z <= extent->slices &&
+           (box->Depth ? box->Depth : 1) <= extent->slices - side->z;
 }
 
-static CUresult copy_3d(const CUDA_MEMCPY3D *box) {
+static CUresult in_array(struct side *side, const struct array *array, const CUDA_MEMCPY3D *box) {
+    if (!array_has_memory(array))
+        return CUDA_ERROR_INVALID_HANDLE;
+    side->base = array->at;
+    side->pitch = array->extent.row;
+    side->height = array->extent.rows;
+    return within(side, array, box) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static CUresult from_side(struct side *side, const CUDA_MEMCPY3D *box) {
+    *side = (struct side){0, box->srcPitch, box->srcHeight, box->srcXInBytes, box->srcY, box->srcZ};
+    if (box->srcMemoryType == CU_MEMORYTYPE_ARRAY)
+        return in_array(side, box->srcArray, box);
+    side->base =
+        box->srcMemoryType == CU_MEMORYTYPE_HOST ? (uintptr_t)box->srcHost : (uintptr_t)box->srcDevice;
+    return side->base ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static CUresult to_side(struct side *side, const CUDA_MEMCPY3D *box) {
+    *side = (struct side){0, box->dstPitch, box->dstHeight, box->dstXInBytes, box->dstY, box->dstZ};
+    if (box->dstMemoryType == CU_MEMORYTYPE_ARRAY)
+        return in_array(side, box->dstArray, box);
+    side->base =
+        box->dstMemoryType == CU_MEMORYTYPE_HOST ? (uintptr_t)box->dstHost : (uintptr_t)box->dstDevice;
+    return side->base ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static uintptr_t row_of(const struct side *side, size_t y, size_t z) {
+    return side->base + ((side->z + z) * side->height + side->y + y) * side->pitch + side->x;
+}
+
+CUresult copy_3d(const CUDA_MEMCPY3D *box) {
+    struct side from, to;
     NEED(box);
-    if (box->srcMemoryType == CU_MEMORYTYPE_ARRAY || box->dstMemoryType == CU_MEMORYTYPE_ARRAY)
-        return CUDA_ERROR_NOT_SUPPORTED;
-    uintptr_t from = start(box->srcMemoryType, box->srcHost, box->srcDevice);
-    uintptr_t to = start(box->dstMemoryType, box->dstHost, box->dstDevice);
+    CUresult result = from_side(&from, box);
+    if (!result)
+        result = to_side(&to, box);
     size_t depth = box->Depth ? box->Depth : 1;
-    NEED(from && to);
     for (size_t z = 0; z < depth; z++)
-        for (size_t y = 0; y < box->Height; y++) {
-            size_t from_row = (box->srcZ + z) * box->srcHeight + box->srcY + y;
-            size_t to_row = (box->dstZ + z) * box->dstHeight + box->dstY + y;
-            copy(to + to_row * box->dstPitch + box->dstXInBytes,
-                 from + from_row * box->srcPitch + box->srcXInBytes, box->WidthInBytes);
-        }
-    return CUDA_SUCCESS;
+        for (size_t y = 0; y < box->Height && !result; y++)
+            result = copy(row_of(&to, y, z), row_of(&from, y, z), box->WidthInBytes);
+    return result;
 }
 
-static CUresult copy_2d(const CUDA_MEMCPY2D *box) {
+CUresult copy_2d(const CUDA_MEMCPY2D *box) {
     NEED(box);
     CUDA_MEMCPY3D flat = {
         .srcXInBytes = box->srcXInBytes,
@@ -97,12 +131,14 @@ static CUresult copy_2d(const CUDA_MEMCPY2D *box) {
         .srcMemoryType = box->srcMemoryType,
         .srcHost = box->srcHost,
         .srcDevice = box->srcDevice,
+        .srcArray = box->srcArray,
         .srcPitch = box->srcPitch,
         .dstXInBytes = box->dstXInBytes,
         .dstY = box->dstY,
         .dstMemoryType = box->dstMemoryType,
         .dstHost = box->dstHost,
         .dstDevice = box->dstDevice,
+        .dstArray = box->dstArray,
         .dstPitch = box->dstPitch,
         .WidthInBytes = box->WidthInBytes,
         .Height = box->Height,

@@ -65,6 +65,8 @@ struct costs {
     uint64_t pool_chunk;
     uint64_t context;
     uint64_t module;
+    uint64_t array;                 // of an array
+    uint64_t array_row, array_rows; // bytes and rows to which its planes are padded
 };
 
 struct block;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fills of device memory with a value of 1, 2 or 4 bytes, done when the call returns.
-#include "memory.h"
+#include "copies.h"
 #include <string.h>
 
-static CUresult fill(uintptr_t at, const void *value, size_t width, size_t n) {
+CUresult fill(uintptr_t at, const void *value, size_t width, size_t n) {
     if (!n)
         return CUDA_SUCCESS;
     NEED(at && at % width == 0);
@@ -16,8 +16,7 @@ static CUresult fill(uintptr_t at, const void *value, size_t width, size_t n) {
     return CUDA_SUCCESS;
 }
 
-static CUresult fill_2d(uintptr_t at, size_t pitch, const void *value, size_t size, size_t width,
-                        size_t height) {
+CUresult fill_2d(uintptr_t at, size_t pitch, const void *value, size_t size, size_t width, size_t height) {
     CUresult result = CUDA_SUCCESS;
     for (size_t y = 0; y < height && !result; y++)
         result = fill(at + y * pitch, value, size, width);

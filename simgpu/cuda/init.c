@@ -118,6 +118,12 @@ static void describe_devices(void) {
         keep_wanted(wanted);
 }
 
+// A state of before there was a setting does not have it.
+static uint64_t cost(const char *key, uint64_t otherwise) {
+    uint64_t value = sim_number(&driver.view, key, 0);
+    return value ? value : otherwise;
+}
+
 static void read_costs(void) {
     const struct sim_view *view = &driver.view;
     driver.costs = (struct costs){
@@ -127,6 +133,9 @@ static void read_costs(void) {
         .pool_chunk = sim_number(view, "cost.pool_chunk", 0),
         .context = sim_number(view, "cost.context", 0),
         .module = sim_number(view, "cost.module", 0),
+        .array = cost("cost.array", SIM_UNIT),
+        .array_row = cost("cost.array_row", 512),
+        .array_rows = cost("cost.array_rows", 16),
     };
 }
 

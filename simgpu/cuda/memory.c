@@ -7,29 +7,38 @@
 
 enum { HOST_FLAGS_ALL = 7, PITCH_ALIGNMENT = 512 };
 
+CUresult memory_make(struct block **out, struct request request) {
+    struct context *ctx = request.context;
+    if (request.size > (uint64_t)1 << 48 || (request.cost && !charge(ctx->device, request.cost)))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    struct block *block = arena_get(request.size, request.reach);
+    if (!block) {
+        uncharge(ctx->device, request.cost);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    block->size = request.size;
+    block->charged = request.cost;
+    block->kind = request.kind;
+    block->device = ctx->device;
+    block->context = ctx;
+    block->pool = request.pool;
+    block->id = new_id();
+    block->dirty = request.kind == KIND_HOST || request.kind == KIND_MANAGED; // written to behind our back
+    block->flags = 0;
+    block_attach(&ctx->blocks, block);
+    *out = block;
+    return CUDA_SUCCESS;
+}
+
 CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct context *ctx, struct pool *pool) {
     if (size > (uint64_t)1 << 48)
         return CUDA_ERROR_OUT_OF_MEMORY;
+    struct block *block;
     uint64_t cost = kind == KIND_DEVICE ? round_up(size, driver.costs.granularity) : 0;
-    if (cost && !charge(ctx->device, cost))
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    struct block *block = arena_get(size);
-    if (!block) {
-        uncharge(ctx->device, cost);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    block->size = size;
-    block->charged = cost;
-    block->kind = kind;
-    block->device = ctx->device;
-    block->context = ctx;
-    block->pool = pool;
-    block->id = new_id();
-    block->dirty = kind == KIND_HOST || kind == KIND_MANAGED; // written to behind the driver's back
-    block->flags = 0;
-    block_attach(&ctx->blocks, block);
-    *out = block->base;
-    return CUDA_SUCCESS;
+    CUresult result = memory_make(&block, (struct request){size, cost, kind, REACH_ALL, ctx, pool});
+    if (!result)
+        *out = block->base;
+    return result;
 }
 
 CUresult memory_drop(struct block *block) {
@@ -85,9 +94,13 @@ static CUresult free_kinds(uintptr_t address, unsigned kinds) {
 
 #define DEVICE_KINDS (1u << KIND_DEVICE | 1u << KIND_MANAGED | 1u << KIND_POOL)
 
+CUresult memory_free(uintptr_t address) {
+    return address ? free_kinds(address, DEVICE_KINDS) : CUDA_SUCCESS;
+}
+
 API(cuMemFree_v2, CUdeviceptr address) {
     ENTER_CONTEXT();
-    return address ? free_kinds(address, DEVICE_KINDS) : CUDA_SUCCESS;
+    return memory_free(address);
 }
 
 API(cuMemFreeAsync, CUdeviceptr address, UNUSED CUstream stream) {

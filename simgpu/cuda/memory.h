@@ -18,7 +18,18 @@ struct place {
 };
 
 #pragma GCC visibility push(hidden)
+// A block to be made: what it costs its device besides what it is.
+struct request {
+    size_t size;
+    uint64_t cost;
+    enum kind kind;
+    enum reach reach;
+    struct context *context;
+    struct pool *pool;
+};
+CUresult memory_make(struct block **out, struct request request);
 CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct context *ctx, struct pool *pool);
+CUresult memory_free(uintptr_t address); // linear memory of any kind
 CUresult memory_drop(struct block *block);
 void memory_drop_all(struct context *ctx);
 

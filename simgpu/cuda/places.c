@@ -8,7 +8,7 @@ static struct intervals registered;
 
 static bool in_arena(uintptr_t address, struct place *place) {
     struct block *block = arena_find(address);
-    if (!block)
+    if (!block || block->kind == KIND_ARRAY)
         return false;
     *place = (struct place){block->base,   block->size,    block->id,  block->kind,
                             block->device, block->context, block->pool};

@@ -4,7 +4,10 @@
     {"fork": 1}                                       -> {"pid": ...}; the child sleeps, its descriptors open
     {"send": 7, "to": 3}, {"receive": 4}              -> {}, {"fd": ...}; descriptors through inherited sockets
 
-Arguments are integers, strings, `"&"` for an 8-byte result, or `{"hex": ...}` for a structure.
+    {"read": [address, 3]}                            -> {"hex": "000102"}
+
+Arguments are integers, strings, `"&"` for an 8-byte result, `{"out": n}` for n of them in a row and `{"out32": n}` for
+such of 4 bytes, or `{"hex": ...}` for a structure. What a structure is after a call comes back in "after".
 """
 
 from __future__ import annotations
@@ -20,26 +23,34 @@ from typing import Any
 cuda = ctypes.CDLL("libcuda.so.1")
 
 
-def argument(value: Any, out: list[ctypes.c_uint64]) -> Any:
+def argument(value: Any, out: list[Any], structures: list[Any]) -> Any:
     if value == "&":
-        out.append(ctypes.c_uint64())
-        return ctypes.byref(out[-1])
+        value = {"out": 1}
     if isinstance(value, str):
         return value.encode()
-    if isinstance(value, dict):
-        return ctypes.create_string_buffer(bytes.fromhex(value["hex"]))
-    return ctypes.c_uint64(value)
+    if not isinstance(value, dict):
+        return ctypes.c_uint64(value)
+    if "hex" in value:
+        content = bytes.fromhex(value["hex"])
+        structures.append(ctypes.create_string_buffer(content, len(content)))
+        return structures[-1]
+    out.append((ctypes.c_uint64 * value["out"])() if "out" in value else (ctypes.c_uint32 * value["out32"])())
+    return out[-1]
 
 
 def call(name: str, values: list[Any]) -> dict[str, Any]:
-    out: list[ctypes.c_uint64] = []
-    result = getattr(cuda, name)(*[argument(value, out) for value in values])
-    return {"result": result, "out": [value.value for value in out]}
+    out: list[Any] = []
+    structures: list[Any] = []
+    result = getattr(cuda, name)(*[argument(value, out, structures) for value in values])
+    after = [structure.raw.hex() for structure in structures]
+    return {"result": result, "out": [number for array in out for number in array], "after": after}
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     if "call" in asked:
         return call(asked["call"], asked["args"])
+    if "read" in asked:
+        return {"hex": ctypes.string_at(*asked["read"]).hex()}
     if "send" in asked:
         with socket.socket(fileno=os.dup(asked["to"])) as to:
             socket.send_fds(to, [b"."], [asked["send"]])

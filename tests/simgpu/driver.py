@@ -65,6 +65,10 @@ class Driver:
         assert result == SUCCESS, f"{name}: {result}"
         return out[0] if out else 0
 
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of host memory; no driver call."""
+        return bytes.fromhex(self.ask(read=[address, size])["hex"])
+
     def open(self, device: int = 0) -> Driver:
         """cuInit and the device's primary context, made current."""
         self.do("cuInit", 0)
