@@ -39,6 +39,10 @@ struct block {
     struct context *context;
     struct pool *pool;
     struct slab *slab;
+    // Of managed memory: where its pages are and should be (a device, or one of prefetch.h's places).
+    bool resident, read_mostly;
+    int where, preferred, fetched;
+    struct block *older;
     struct block *next, **link; // its owner's list, or the list of free ranges
 };
 

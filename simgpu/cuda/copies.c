@@ -8,7 +8,8 @@ CUresult copy(uintptr_t to, uintptr_t from, size_t size) {
     if (!size)
         return CUDA_SUCCESS;
     NEED(to && from);
-    place_written(to, size);
+    place_used(from, false);
+    place_used(to, true);
     memmove((void *)to, (const void *)from, size);
     return CUDA_SUCCESS;
 }

@@ -80,8 +80,9 @@ struct context {
     bool primary, alive;
     uint64_t id;
     size_t limit[CU_LIMITS];
-    struct block *blocks; // what dies with the context
-    struct slab *slabs;   // those with room
+    struct block *blocks;  // what dies with the context
+    struct block *managed; // ... and this, kept apart
+    struct slab *slabs;    // those with room
 };
 
 struct device {
@@ -110,7 +111,10 @@ static inline uint64_t round_up(uint64_t n, uint64_t to) {
 static inline uint64_t new_id(void) {
     return __atomic_add_fetch(&driver.ids, 1, __ATOMIC_RELAXED);
 }
-bool charge(int device, uint64_t bytes); // with the lock held
+// With the lock held. What is resident of managed memory makes room.
+bool charge(int device, uint64_t bytes);
+bool charge_slot(int slot, int device,
+                 uint64_t bytes); // a slot of the state: this process's, or a shared one
 void uncharge(int device, uint64_t bytes);
 
 // contexts.c
@@ -122,6 +126,10 @@ void contexts_after_fork(void);
 CUresult pools_start(struct device *device, int ordinal);
 void pools_settle(int device); // a point of synchronisation: unused chunks go back
 CUresult pool_free(struct block *block);
+
+// managed.c
+bool managed_evict(int device); // one block; false: none is there
+void managed_launched(struct context *ctx);
 
 // modules.c
 void modules_drop(struct context *context);

@@ -7,7 +7,7 @@ CUresult fill(uintptr_t at, const void *value, size_t width, size_t n) {
     if (!n)
         return CUDA_SUCCESS;
     NEED(at && at % width == 0);
-    place_written(at, n * width);
+    place_used(at, true);
     if (width == 1)
         memset((void *)at, *(const unsigned char *)value, n);
     else

@@ -159,31 +159,32 @@ API(cuOccupancyMaxActiveClusters, int *clusters, CUfunction function, UNUSED con
 
 // ------- launches
 
-static CUresult launch(CUfunction function, unsigned grid, unsigned block) {
+static CUresult launch(struct context *ctx, CUfunction function, unsigned grid, unsigned block) {
     NEED_FUNCTION(function);
-    NEED(grid && block);
-    return block > 1024 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    NEED(grid && block && block <= 1024);
+    managed_launched(ctx);
+    return CUDA_SUCCESS;
 }
 
 API(cuLaunchKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
     unsigned bz, UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments,
     UNUSED void **extra) {
     ENTER_CONTEXT();
-    return launch(function, gx && gy && gz, bx * by * bz);
+    return launch(ctx, function, gx && gy && gz, bx * by * bz);
 }
 
 API(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, UNUSED void **arguments,
     UNUSED void **extra) {
     ENTER_CONTEXT();
     NEED(config);
-    return launch(function, config->gridDimX && config->gridDimY && config->gridDimZ,
+    return launch(ctx, function, config->gridDimX && config->gridDimY && config->gridDimZ,
                   config->blockDimX * config->blockDimY * config->blockDimZ);
 }
 
 API(cuLaunchCooperativeKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
     unsigned by, unsigned bz, UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments) {
     ENTER_CONTEXT();
-    return launch(function, gx && gy && gz, bx * by * bz);
+    return launch(ctx, function, gx && gy && gz, bx * by * bz);
 }
 
 // ------- the linker: texts are put one behind the other, of anything else the last input is the product

@@ -12,8 +12,15 @@ struct driver driver;
 _Atomic unsigned char gate;
 static bool forked; // initialised by a parent: a device's descriptors do not serve two processes
 
+bool charge_slot(int slot, int device, uint64_t bytes) {
+    while (bytes && !sim_take(&driver.view, slot, driver.device[device].number, bytes))
+        if (!managed_evict(device))
+            return false;
+    return true;
+}
+
 bool charge(int device, uint64_t bytes) {
-    return !bytes || sim_take(&driver.view, driver.view.self, driver.device[device].number, bytes);
+    return charge_slot(driver.view.self, device, bytes);
 }
 
 void uncharge(int device, uint64_t bytes) {

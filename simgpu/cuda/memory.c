@@ -42,7 +42,10 @@ CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct contex
 }
 
 CUresult memory_drop(struct block *block) {
-    uncharge(block->device, block->charged);
+    if (block->kind == KIND_MANAGED)
+        managed_gone(block);
+    else
+        uncharge(block->device, block->charged);
     block_detach(block);
     arena_put(block);
     return CUDA_SUCCESS;
@@ -54,6 +57,8 @@ void memory_drop_all(struct context *ctx) {
             slab_forget(ctx->blocks->slab);
         memory_drop(ctx->blocks);
     }
+    while (ctx->managed)
+        memory_drop(ctx->managed);
     ctx->slabs = NULL;
 }
 

@@ -33,6 +33,10 @@ CUresult memory_free(uintptr_t address); // linear memory of any kind
 CUresult memory_drop(struct block *block);
 void memory_drop_all(struct context *ctx);
 
+// managed.c
+void managed_used(struct block *block);
+void managed_gone(struct block *block);
+
 // slabs.c: small blocks
 CUresult slab_get(CUdeviceptr *out, size_t size, struct context *ctx);
 CUresult slab_put(struct slab *slab, uintptr_t address);
@@ -41,5 +45,5 @@ void slab_forget(struct slab *slab); // its block goes with the context
 
 // places.c
 struct place place_find(uintptr_t address);
-void place_written(uintptr_t address, size_t size);
+void place_used(uintptr_t address, bool written); // by the device
 #pragma GCC visibility pop

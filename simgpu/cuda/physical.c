@@ -66,7 +66,7 @@ static bool charge_physical(struct physical *physical) {
     if (!physical->charged)
         return true;
     int slot = physical->slot >= 0 ? physical->slot : driver.view.self;
-    return sim_take(&driver.view, slot, driver.device[physical->device].number, physical->charged);
+    return charge_slot(slot, physical->device, physical->charged);
 }
 
 static void give_bytes_back(struct physical *physical) {

@@ -47,11 +47,13 @@ struct place place_find(uintptr_t address) {
     return place;
 }
 
-void place_written(uintptr_t address, UNUSED size_t size) {
+void place_used(uintptr_t address, bool written) {
     lock_acquire(&driver.lock);
     struct block *block = arena_find(address);
-    if (block)
+    if (block && written)
         block->dirty = true;
+    if (block && block->kind == KIND_MANAGED)
+        managed_used(block);
     lock_release(&driver.lock);
 }
 
