@@ -16,6 +16,7 @@ enum gp_kind {
     GP_GRAPH,       /* key: graph; bytes: of its allocation nodes; other: those that are charged for it */
     GP_INSTANCE,    /* key: instantiated graph; bytes: charged for it */
     GP_CONTEXT,     /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
+    GP_LIMIT,       /* key: context and limit; bytes: charged for it; other: the limit as it was before */
 };
 
 enum gp_how {

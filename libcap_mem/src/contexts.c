@@ -9,6 +9,7 @@
 #include "blocks.h"
 #include "devices.h"
 #include "hooks.h"
+#include "limits.h"
 #include "linear.h"
 #include "policy_path.h"
 #include "pools.h"
@@ -19,7 +20,8 @@ enum { REMEMBERED = 16, MADE = 1 };
 /* The last contexts met, each in one word that needs no lock: address << 8 | GPU + 1. */
 struct own {
     uint64_t met[REMEMBERED];
-    uint32_t primary; /* held while the primary context is made or ended */
+    uint32_t primary;  /* held while the primary context is made or ended */
+    uint32_t attached; /* cuCtxAttach was called: whether a detach ends a context is not known any more */
 };
 
 static struct own *own(void) {
@@ -100,6 +102,7 @@ static void forget(uint64_t context, struct sums *sums) {
     struct gp_block block;
     if (gp_blocks_take(gp_key(GP_CONTEXT, context), &block))
         sums->bytes[block.gpu] += block.bytes;
+    gp_limits_forget(context, sums->bytes);
     gp_blocks_sweep(lies_in, (const void *)context, add_up, sums);
     if (mine)
         __atomic_store_n(place_of(mine, context), 0, __ATOMIC_RELEASE);
@@ -112,15 +115,19 @@ static void give_back(const struct sums *sums) {
 }
 
 /* The entries go before the driver ends the context: its address may be the next one's at once. If the driver
- * does not end it after all (it is broken), what it held stays charged until the process goes. */
+ * does not end it after all (it is broken), what it held stays charged until the process goes. A primary one
+ * it refuses to end so, as a rule: there the entries go after. */
 static CUresult end(CUcontext context, CUresult (*driver_ends)(CUcontext)) {
     struct sums sums = {0};
     struct gp_block known;
     int ours = gp_blocks_see(gp_key(GP_CONTEXT, (uint64_t)context), &known);
-    if (ours)
+    int before = ours && known.other == MADE;
+    if (before)
         forget((uint64_t)context, &sums);
     CUresult rc = driver_ends(context);
     if (!rc && ours) {
+        if (!before)
+            forget((uint64_t)context, &sums);
         give_back(&sums);
         gp_pools_refresh();
     }
@@ -132,6 +139,44 @@ GP_EXPORT CUresult cuCtxDestroy(CUcontext context) {
 }
 GP_EXPORT CUresult cuCtxDestroy_v2(CUcontext context) {
     return end(context, real_cuCtxDestroy_v2);
+}
+
+GP_EXPORT CUresult cuCtxAttach(CUcontext *context, unsigned flags) {
+    struct own *mine = own();
+    if (mine)
+        __atomic_store_n(&mine->attached, 1, __ATOMIC_RELAXED);
+    return real_cuCtxAttach(context, flags);
+}
+
+/* Ends a context that was never attached to. Where one was, its charge stays: more is counted, never less. */
+GP_EXPORT CUresult cuCtxDetach(CUcontext context) {
+    struct own *mine = own();
+    if (!mine || __atomic_load_n(&mine->attached, __ATOMIC_RELAXED))
+        return real_cuCtxDetach(context);
+    return end(context, real_cuCtxDetach);
+}
+
+/* A green context is a view of the primary one, which is charged: it costs nothing of its own, and the memory
+ * that is allocated in it outlives it. */
+GP_EXPORT CUresult cuCtxFromGreenCtx(CUcontext *context, CUgreenCtx green) {
+    CUresult rc = real_cuCtxFromGreenCtx(context, green);
+    if (!rc)
+        enroll((uint64_t)*context, 0, 0, MADE);
+    return rc;
+}
+
+GP_EXPORT CUresult cuGreenCtxDestroy(CUgreenCtx green) {
+    CUcontext context = NULL;
+    struct gp_block known;
+    struct own *mine = own();
+    int seen = !real_cuCtxFromGreenCtx(&context, green) &&
+               gp_blocks_take(gp_key(GP_CONTEXT, (uint64_t)context), &known);
+    CUresult rc = real_cuGreenCtxDestroy(green);
+    if (seen && rc)
+        gp_blocks_put(&known);
+    else if (seen && mine)
+        __atomic_store_n(place_of(mine, (uint64_t)context), 0, __ATOMIC_RELEASE);
+    return rc;
 }
 
 /* Room for one more context on a device. Where the driver would say no anyhow (not initialised, no such

@@ -28,6 +28,8 @@
     X(cuCtxSetCurrent, cuCtxSetCurrent, 4000, (CUcontext))                                                   \
     X(cuCtxCreate, cuCtxCreate_v2, 3020, (CUcontext *, unsigned, CUdevice))                                  \
     X(cuCtxDestroy, cuCtxDestroy_v2, 4000, (CUcontext))                                                      \
+    X(cuCtxDetach, cuCtxDetach, 2000, (CUcontext))                                                           \
+    X(cuCtxSetLimit, cuCtxSetLimit, 3010, (unsigned, size_t))                                                \
     X(cuCtxSynchronize, cuCtxSynchronize, 2000, (void))                                                      \
     X(cuDeviceTotalMem, cuDeviceTotalMem_v2, 3020, (size_t *, CUdevice))                                     \
     X(cuMemGetInfo, cuMemGetInfo_v2, 3020, (size_t *, size_t *))                                             \
@@ -232,6 +234,10 @@ static CUresult act(const char *verb, uint64_t a, uint64_t b) {
         return cu.cuDevicePrimaryCtxReset((CUdevice)a);
     if (!strcmp(verb, "sync"))
         return cu.cuCtxSynchronize();
+    if (!strcmp(verb, "detach"))
+        return cu.cuCtxDetach((CUcontext)thing->value);
+    if (!strcmp(verb, "setlimit"))
+        return cu.cuCtxSetLimit((unsigned)a, b);
     if (!strcmp(verb, "free"))
         return drop(thing);
     if (!strcmp(verb, "freesync"))

@@ -170,6 +170,63 @@ def test_what_a_context_held_goes_with_it(client: Client) -> None:
     assert before - client.free_bytes() <= 2 * MIB
 
 
+def test_a_detached_context_takes_what_it_held_with_it(client: Client) -> None:
+    """cuCtxDetach, by which older programs end their contexts."""
+    before = client.free_bytes()
+    assert client("context 0") == (0, 0)
+    assert client(f"linear {100 * MIB}") == (0, 1)
+    assert client("detach 0") == (0,)
+    assert client("retain 0") == (0,)
+    assert before - client.free_bytes() <= 2 * MIB
+
+
+STACK, PRINTF, HEAP = 0, 1, 2
+THREADS = 108 * 2048  # that an A100 keeps at once: each has a stack
+
+
+@pytest.mark.parametrize(
+    ("limit", "at_first", "each"), [(STACK, 1024, THREADS), (PRINTF, 1 * MIB, 1), (HEAP, 8 * MIB, 1)]
+)
+def test_memory_behind_a_contexts_limits_counts(client: Client, limit: int, at_first: int, each: int) -> None:
+    """malloc in kernels, their stacks and printf take device memory that no allocation shows."""
+    before = client.free_bytes()
+    assert client(f"setlimit {limit} {2000 * MIB // each}") == (OUT_OF_MEMORY,)
+    assert client.free_bytes() == before
+    assert client(f"setlimit {limit} {at_first + 400 * MIB // each}") == (0,)
+    assert before - client.free_bytes() == 400 * MIB // each * each
+    assert client(f"linear {500 * MIB}") == (OUT_OF_MEMORY, 0)
+    assert client(f"setlimit {limit} {at_first + 200 * MIB // each}") == (0,)
+    assert before - client.free_bytes() == 200 * MIB // each * each
+    assert client(f"setlimit {limit} 1") == (0,)
+    assert client.free_bytes() == before
+    assert client("setlimit 99 1000000000") == (215,)
+    assert client.free_bytes() == before
+
+
+def test_memory_behind_limits_goes_with_the_context(client: Client) -> None:
+    """And is not given back twice."""
+    before = client.free_bytes()
+    assert client("context 0") == (0, 0)
+    assert client(f"setlimit {HEAP} {300 * MIB}") == (0,)
+    assert client("free 0") == (0,)
+    assert client("retain 0") == (0,)
+    assert client.free_bytes() == before
+    assert client(f"setlimit {HEAP} {300 * MIB}") == (0,)
+    assert client("reset 0") == (0,)
+    assert client("retain 0") == (0,)
+    assert client.free_bytes() == before
+
+
+def test_a_refusal_does_not_kill_who_has_nobody_to_hear_it(grant: Grant) -> None:
+    """stderr is a pipe that nobody reads any more: writing to it would end the process by SIGPIPE."""
+    client = Client(grant.preload()).begin()
+    assert client.process.stderr
+    client.process.stderr.close()
+    assert client("linear 900000000") == (OUT_OF_MEMORY, 0)
+    assert client("linear 1000000") == (0, 0)
+    client.kill()
+
+
 def test_the_grant_is_the_gpu(client: Client) -> None:
     """cuMemGetInfo and cuDeviceTotalMem tell of the grant, not of the board."""
     result, free, total, device = client("info")
