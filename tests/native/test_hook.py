@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -224,7 +223,15 @@ def test_it_leaves_the_containers_folder_and_descriptors(hook: Hook) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["confirm"], ["createRuntime"], ["stopped", "--socket", "/s", "--token", "t"], ["confirm", "--socket", "/s"], ["--help"]]
+    "words",
+    [
+        [],
+        ["confirm"],
+        ["createRuntime"],
+        ["stopped", "--socket", "/s", "--token", "t"],
+        ["confirm", "--socket", "/s"],
+        ["--help"],
+    ],
 )
 def test_other_words_are_a_usage_error(hook: Hook, words: list[str]) -> None:
     """Exit status 2, how to call it on stderr."""
