@@ -130,7 +130,9 @@ def report(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
-    parser.add_argument("--folder", default="/dev/shm", help="where state lies, a tmpfs; default: %(default)s")
+    parser.add_argument(
+        "--folder", default="/dev/shm", help="where state lies, a tmpfs; default: %(default)s"
+    )
     options = parser.parse_args()
     runtime = low_level("runc")
     if runtime is None or os.geteuid() != 0:
