@@ -33,6 +33,7 @@ class Programs:
     library: str
     nvml_library: str
     hook: str
+    alias: str
 
 
 @functools.lru_cache(maxsize=1)
@@ -43,6 +44,7 @@ def programs() -> Programs:
             library=paths.package_file("lib/libcap_mem.so"),
             nvml_library=paths.package_file("lib/libcap_nvml.so"),
             hook=paths.package_file("bin/gpuportion-hook"),
+            alias=paths.package_file("lib/libcap_alias.so"),
         )
     except FileNotFoundError as problem:
         raise GpuportionError("GP302", why=f"gpuportion is not whole: {problem}") from None
@@ -73,6 +75,7 @@ def gather(
         device_numbers=device_nodes.numbers(edits),
         library=ours.library,
         nvml_library=ours.nvml_library,
+        alias=ours.alias,
         policy=f"{folder}/policy",
         ledger=f"{folder}/ledger/ledger",
         preload=f"{folder}/{PRELOAD}",

@@ -8,7 +8,13 @@ from gpuportion import paths
 from gpuportion.errors import GpuportionError
 
 RUNTIME: Final = "bin/gpuportion-runtime"
-FILES: Final = (RUNTIME, "bin/gpuportion-hook", "lib/libcap_mem.so", "lib/libcap_nvml.so")
+FILES: Final = (
+    RUNTIME,
+    "bin/gpuportion-hook",
+    "lib/libcap_mem.so",
+    "lib/libcap_nvml.so",
+    "lib/libcap_alias.so",
+)
 
 
 def path(relative: str) -> str:

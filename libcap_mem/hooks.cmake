@@ -41,4 +41,16 @@ add_guest(cap_mem libcap_mem libcuda.so.1 hooks.def symbols/cuda.txt
   src/graphs.c src/limits.c src/linear.c src/pools.c src/procaddress.c src/report.c src/sizes.c src/vmm.c)
 add_guest(cap_nvml libcap_nvml libnvidia-ml.so.1 nvml.def symbols/nvml.txt
   ${common_sources} src/slots_nvml.c src/nvml_memory.c src/nvml_processes.c)
+
+# The other name, "libcuda.so": see alias.c. $ORIGIN is for musl, which does not know a preloaded object by its SONAME.
+add_library(cap_alias SHARED src/alias.c)
+target_compile_options(cap_alias PRIVATE -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables)
+target_link_options(cap_alias PRIVATE -nostdlib -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,-z,noexecstack -Wl,-z,nodelete
+  -Wl,--no-as-needed -Wl,--enable-new-dtags -Wl,-soname,libcuda.so)
+target_link_libraries(cap_alias PRIVATE cap_mem warnings)
+set_target_properties(cap_alias PROPERTIES OUTPUT_NAME libcap_alias PREFIX "" SUFFIX ".so" NO_SONAME ON
+  BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN" BUILD_WITH_INSTALL_RPATH ON)
+if(SKBUILD)
+  install(TARGETS cap_alias DESTINATION gpuportion/lib)
+endif()
 include(tests.cmake)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from gpuportion.paths import INSIDE, INSIDE_CUDA, INSIDE_NVML
+from gpuportion.paths import INSIDE, INSIDE_ALIAS, INSIDE_CUDA, INSIDE_NVML
 
-OURS: Final = (INSIDE_CUDA, INSIDE_NVML)
+OURS: Final = (INSIDE_CUDA, INSIDE_NVML, INSIDE_ALIAS)
 MAX_BYTES: Final = 64 << 10
 """Of an image's own list; what lies behind is dropped."""
 MAX_TOKEN: Final = 4096  # PATH_MAX

@@ -44,6 +44,7 @@ class Injection:
     device_numbers: Mapping[str, tuple[str, int, int]]
     library: str
     nvml_library: str
+    alias: str
     policy: str
     ledger: str
     preload: str
@@ -175,6 +176,7 @@ def _own_mounts(injection: Injection) -> list[dict[str, Any]]:
     binds = (
         (injection.library, paths.INSIDE_CUDA),
         (injection.nvml_library, paths.INSIDE_NVML),
+        (injection.alias, paths.INSIDE_ALIAS),
         (libcuda, f"{paths.INSIDE_DRIVER}/libcuda.so.1"),
         (nvml, f"{paths.INSIDE_DRIVER}/libnvidia-ml.so.1"),
         (injection.policy, paths.INSIDE_POLICY),

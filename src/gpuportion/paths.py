@@ -8,6 +8,7 @@ from typing import Final
 # In the container. A top-level folder: /usr may be a read-only volume and /run a tmpfs.
 INSIDE: Final = "/.gpuportion"
 INSIDE_CUDA: Final = f"{INSIDE}/libcuda.so.1"
+INSIDE_ALIAS: Final = f"{INSIDE}/libcuda.so"  # the same library by its other name
 INSIDE_NVML: Final = f"{INSIDE}/libnvidia-ml.so.1"
 INSIDE_POLICY: Final = f"{INSIDE}/policy"
 INSIDE_LEDGER: Final = f"{INSIDE}/ledger"

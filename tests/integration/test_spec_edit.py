@@ -89,6 +89,7 @@ class Host:
             device_numbers={node.host_path: ("c", 1, 3) for node in edits.device_nodes},
             library=f"{at}/libcap_mem.so",
             nvml_library=f"{at}/libcap_nvml.so",
+            alias=f"{at}/libcap_alias.so",
             policy=f"{at}/policy",
             ledger=f"{at}/ledger",
             preload=f"{at}/ld.so.preload",
@@ -148,6 +149,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
         (tmp_path / "driver" / Path(file).name).write_text(f"real {Path(file).name}\n")
     _library(tmp_path / "libcap_mem.so", "libcuda.so.1")
     _library(tmp_path / "libcap_nvml.so", "libnvidia-ml.so.1")
+    _library(tmp_path / "libcap_alias.so", "libcuda.so")
     (tmp_path / "policy").write_text("policy\n")
     (tmp_path / "ledger").write_text("ledger\n")
     (tmp_path / "ledger").chmod(0o666)
@@ -170,10 +172,11 @@ def test_every_name_of_the_driver_is_one_inode_of_ours(host: Host) -> None:
 def test_our_libraries_are_loaded_with_and_without_the_variable(host: Host) -> None:
     """LD_PRELOAD for most, /etc/ld.so.preload for cleared environments; the loader complains of nothing."""
     done = host.run('echo "$LD_PRELOAD"; cat /proc/self/maps; echo; unset LD_PRELOAD; cat /proc/self/maps')
-    assert done.stdout.startswith("/.gpuportion/libcuda.so.1:/.gpuportion/libnvidia-ml.so.1\n")
+    names = ("libcuda.so.1", "libnvidia-ml.so.1", "libcuda.so")
+    assert done.stdout.startswith(":".join(f"/.gpuportion/{name}" for name in names) + "\n")
     for maps in done.stdout.split("\n\n"):
-        for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
-            inodes = {line.split()[4] for line in maps.splitlines() if f" /.gpuportion/{library}" in line}
+        for name in names:
+            inodes = {line.split()[4] for line in maps.splitlines() if line.endswith(f" /.gpuportion/{name}")}
             assert len(inodes) == 1, done.stderr
     assert done.stderr == ""
 

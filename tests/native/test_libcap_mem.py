@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ def test_a_direct_link_is_caught_by_the_preload(grant: Grant, driver: Simulated)
     client = Client(env, "linked", "cap_client_linked").begin()
     assert client("linear 900000000")[0] == OUT_OF_MEMORY
     client.end()
+
+
+def test_a_driver_that_the_image_carries_is_not_reached_by_name(grant: Grant, driver: Simulated) -> None:
+    """cuda-compat comes first on the library path; numba opens libcuda.so before libcuda.so.1."""
+    compat = grant.folder / "compat"
+    compat.mkdir()
+    for name in ("libcuda.so", "libcuda.so.1"):
+        (compat / name).symlink_to(f"{driver.sim.lib}/libcuda.so.1")
+    shutil.copy(capped.library("cap_alias"), grant.folder / "libcuda.so")
+    env = {**grant.preload(), "LD_LIBRARY_PATH": str(compat)}
+    env["LD_PRELOAD"] += f":{grant.folder}/libcuda.so"
+    for name in ("libcuda.so", "libcuda.so.1"):
+        client = Client(env, f"open={name}").begin()
+        assert client("linear 900000000")[0] == OUT_OF_MEMORY
+        client.end()
 
 
 def test_a_direct_link_is_caught_on_the_library_path(grant: Grant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def test_it_loads_harmlessly_under_musl(tmp_path: Path) -> None:
     root = _or_skip("musl", "bookworm", "musl", "musl-dev")
     libc = one(root, "**/libc.so")
     program = _build(tmp_path, libc, libc, driver=False)
-    env = {"LD_PRELOAD": f"{capped.library('cap_mem')}:{capped.library('cap_nvml')}"}
+    names = {"cap_mem": "libcuda.so.1", "cap_nvml": "libnvidia-ml.so.1", "cap_alias": "libcuda.so"}
+    for target, name in names.items():
+        shutil.copy(capped.library(target), tmp_path / name)
+    env = {"LD_PRELOAD": ":".join(str(tmp_path / name) for name in names.values())}
     done = subprocess.run([program], env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "alive 0000000\n", "")

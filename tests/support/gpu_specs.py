@@ -68,6 +68,7 @@ def injection(device: str = "0", **changes: Any) -> Injection:
         "device_numbers": NUMBERS,
         "library": "/opt/gpuportion/lib/libcap_mem.so",
         "nvml_library": "/opt/gpuportion/lib/libcap_nvml.so",
+        "alias": "/opt/gpuportion/lib/libcap_alias.so",
         "policy": f"{grant}/policy",
         "ledger": f"{grant}/ledger/ledger",
         "preload": f"{grant}/ld.so.preload",

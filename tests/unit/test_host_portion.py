@@ -15,9 +15,10 @@ from gpuportion.errors import GpuportionError
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Programs:
-    for name in ("libcap_mem.so", "libcap_nvml.so", "hook"):
+    names = ("libcap_mem.so", "libcap_nvml.so", "hook", "libcap_alias.so")
+    for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    return Programs(*(str(tmp_path / name) for name in ("libcap_mem.so", "libcap_nvml.so", "hook")))
+    return Programs(*(str(tmp_path / name) for name in names))
 
 
 @pytest.fixture

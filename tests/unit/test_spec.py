@@ -81,6 +81,7 @@ def test_our_mounts_come_last_parents_first() -> None:
         ("/.gpuportion", "tmpfs"),
         ("/.gpuportion/libcuda.so.1", "/opt/gpuportion/lib/libcap_mem.so"),
         ("/.gpuportion/libnvidia-ml.so.1", "/opt/gpuportion/lib/libcap_nvml.so"),
+        ("/.gpuportion/libcuda.so", "/opt/gpuportion/lib/libcap_alias.so"),
         ("/.gpuportion/driver/libcuda.so.1", f"{LIB}/libcuda.so.550.54.15"),
         ("/.gpuportion/driver/libnvidia-ml.so.1", f"{LIB}/libnvidia-ml.so.550.54.15"),
         ("/.gpuportion/policy", "/run/gpuportion/grants/00112233445566778899aabbccddeeff/policy"),
@@ -97,7 +98,7 @@ def test_the_environment_names_our_libraries_and_no_gpu() -> None:
     """The image's own preload stays behind ours; NVIDIA's runtime finds nothing to do."""
     got = variables(spec.edit(with_gpus(), injection()))
     assert got["LD_PRELOAD"] == (
-        "/.gpuportion/libcuda.so.1:/.gpuportion/libnvidia-ml.so.1:/usr/lib/libjemalloc.so.2"
+        "/.gpuportion/libcuda.so.1:/.gpuportion/libnvidia-ml.so.1:/.gpuportion/libcuda.so:/usr/lib/libjemalloc.so.2"
     )
     assert got["NVIDIA_VISIBLE_DEVICES"] == "void"
     assert got["NVIDIA_CTK_LIBCUDA_DIR"] == LIB
