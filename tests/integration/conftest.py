@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.node import Node
+
+from gpuportion.cli import children, rootfs
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +36,31 @@ def running_node() -> Iterator[Node]:
 def node(running_node: Node) -> Iterator[Node]:
     yield running_node
     running_node.until(lambda: not running_node.ps())
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """For sockets, whose paths must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="gpuportion-e-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        children.remove_folder(str(folder))
+
+
+@pytest.fixture(scope="session")
+def root_tar(short_folder: Path) -> Path:
+    """The tests' image as a tar."""
+    path = short_folder / "root.tar"
+    with path.open("wb") as out:
+        rootfs.write(out, clients=rootfs.CLIENTS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def root_folder(short_folder: Path, root_tar: Path) -> Path:
+    """The tests' image unpacked, for engines that take a folder."""
+    folder = short_folder / "rootfs"
+    folder.mkdir()
+    subprocess.run(["tar", "xf", str(root_tar), "-C", str(folder)], check=True)
+    return folder
