@@ -36,8 +36,8 @@ def name_of(id: str, spec: Mapping[str, Any]) -> str:
     return printable(str(found))
 
 
-def printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:LONGEST])
+def printable(text: str, longest: int = LONGEST) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])
 
 
 def _of_docker(id: str, spec: Mapping[str, Any]) -> str:

@@ -114,7 +114,9 @@ class NodeView:
 
     def _learn(self, live: Iterable[Grant]) -> None:
         live = list(live)
-        self._taught &= {grant.token for grant in live}
+        tokens = {grant.token for grant in live}
+        self._taught &= tokens
+        self._seen = {key: value for key, value in self._seen.items() if key[0] in tokens}
         new = [grant for grant in live if grant.state is State.ACTIVE and grant.token not in self._taught]
         before = self._learned
         for grant in [one for one in new if self._has_process(one.token)][:LESSONS]:

@@ -116,7 +116,7 @@ class Operations:
         )
         edited = change(spec, gathered)
         for removed in edited.removed:
-            log.info("%s: taken out of its spec: %s", grant.token[:8], removed)
+            log.info("%s: taken out of its spec: %s", grant.token[:8], names.printable(removed, 512))
         return ENCODE(edited.spec).encode()
 
     def confirm(self, peer: Peer, message: wire.Message) -> wire.Message:

@@ -25,7 +25,8 @@ SANDBOX: Final = {
     "io.kubernetes.cri.container-type": "sandbox",
     "io.kubernetes.cri-o.ContainerType": "sandbox",
 }
-"""Annotations of a pod's pause container. The pod's annotations reach it too, and it needs no GPU."""
+"""Annotations of a pod's pause container. The pod's annotations reach it too, and it needs no GPU. Its environment
+asks for nothing: where that does, somebody wrote the annotation by hand, and the request counts."""
 
 
 class Role(str, Enum):
@@ -213,6 +214,10 @@ ALIASES: Final = ("NVIDIA_GPU_MEMORY_LIMIT", "NVIDIA_GPU_MEMORY_REQUEST")
 FOREIGN: Final = frozenset({"GPU_MEMORY_UTILIZATION"})
 """Names that look like ours and are widely used for something else (vLLM's images)."""
 
+MOST_STRANGE: Final = 256
+LONGEST_STRANGE: Final = 64
+"""Names that are compared with ours, and their length: it takes time, and an image can bring a million."""
+
 ASKING: Final = ("memory", "fraction", "compute", "mig", "count", "select")
 """Fields that ask for something by themselves; the others only say how."""
 
@@ -223,9 +228,9 @@ def from_container(env: Iterable[str], annotations: Mapping[str, str]) -> Reques
     `env` is process.env of its OCI spec (`KEY=value`; of duplicates the last counts, as in runc and crun),
     `annotations` those of the spec, which go before the environment, key by key.
     """
-    if any(annotations.get(name) == value for name, value in SANDBOX.items()):
-        return None
     variables = _variables(env)
+    if _is_sandbox(annotations) and not any(name in ENV_KEYS or name in ALIASES for name in variables):
+        return None
     _refuse_misspelt(variables, annotations)
     given = _given(variables, annotations)
     aliases = [Given(name, variables[name], "env") for name in ALIASES if name in variables]
@@ -249,6 +254,10 @@ def from_keys(keys: Mapping[str, str]) -> Request:
     return request
 
 
+def _is_sandbox(annotations: Mapping[str, str]) -> bool:
+    return any(annotations.get(name) == value for name, value in SANDBOX.items())
+
+
 def _variables(env: Iterable[str]) -> dict[str, str]:
     variables = {}
     for entry in env:
@@ -258,8 +267,12 @@ def _variables(env: Iterable[str]) -> dict[str, str]:
 
 
 def _refuse_misspelt(variables: Mapping[str, str], annotations: Mapping[str, str]) -> None:
-    for name in variables:
-        if name not in ENV_KEYS and name not in FOREIGN and _looks_like_ours(name):
+    strange = [name for name in variables if name[:4].upper() == "GPU_" and name not in ENV_KEYS]
+    if len(strange) > MOST_STRANGE:
+        why = f"{len(strange)} environment variables begin with GPU_ and are not ours; {MOST_STRANGE} are looked at"
+        raise GpuportionError("GP304", why=why)
+    for name in strange:
+        if name not in FOREIGN and _looks_like_ours(name):
             raise _misspelt(name, ENV_KEYS)
     for name in annotations:
         if name.lower().startswith(DOMAIN) and name not in ANNOTATION_KEYS:
@@ -270,7 +283,7 @@ def _looks_like_ours(name: str) -> bool:
     upper = name.upper()
     if upper.startswith("GPU_MEMORY"):
         return True
-    return upper.startswith("GPU_") and bool(_nearest(upper, ENV_KEYS, cutoff=0.86))
+    return len(upper) <= LONGEST_STRANGE and bool(_nearest(upper, ENV_KEYS, cutoff=0.86))
 
 
 def _nearest(name: str, known: Iterable[str], cutoff: float) -> list[str]:

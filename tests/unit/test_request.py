@@ -203,9 +203,22 @@ def test_the_source_is_told() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), request.SANDBOX.items())
+def test_an_annotation_written_by_hand_does_not_undo_a_request(name: str, value: str) -> None:
+    """A pause container's environment asks for nothing: one that does is none."""
+    assert from_container(["GPU_MEMORY_LIMIT=4G"], {name: value}) == Request(memory=(G4,))
+
+
+def test_a_flood_of_names_is_refused_at_once() -> None:
+    """Each would be compared with ours, while nobody else is served."""
+    with pytest.raises(GpuportionError, match="100000 environment variables begin with GPU_"):
+        request.from_container([f"GPU_MXMO{n}=1" for n in range(100_000)], {})
+    assert request.from_container([f"GPU_{'M' * 100_000}{n}=1" for n in range(200)], {}) is None
+
+
+@pytest.mark.parametrize(("name", "value"), request.SANDBOX.items())
 def test_a_pause_container_asks_for_nothing(name: str, value: str) -> None:
     """The pod's annotations reach its sandbox too, which runs no GPU program."""
-    assert from_container(["GPU_MEMORY_LIMIT=4G"], {name: value, "gpuportion.io/memory-limit": "4G"}) is None
+    assert from_container(["PATH=/bin"], {name: value, "gpuportion.io/memory-limit": "4G"}) is None
 
 
 def test_a_number_or_a_choice_alone_is_whole_gpus() -> None:
