@@ -120,11 +120,28 @@ def missing(edits: cdi.ContainerEdits) -> str | None:
 
 
 def require_files(edits: cdi.ContainerEdits) -> None:
-    """GpuportionError GP302 if a file to mount is gone: runc's own words for it would not say what to do."""
+    """GpuportionError GP302 if a file to mount is gone (runc's own words for it would not say what to do), or if a
+    folder to mount has the driver in it, which a program would then open there, past the limit."""
     gone = missing(edits)
     if gone is not None:
         why = f"the CDI spec of the GPU names {gone}, which is gone: it is older than the driver. {ANEW}"
         raise GpuportionError("GP302", why=why)
+    for mount in edits.mounts:
+        found = _driver_in(mount.source)
+        if found is not None:
+            why = f"the CDI spec of the GPU mounts the folder {mount.source} with {found} in it, which can't be held"
+            raise GpuportionError("GP302", why=f"{why}; it must name the driver's files one by one. {ANEW}")
+
+
+def _driver_in(path: str) -> str | None:
+    """The first libcuda or NVML in a folder or below; None for a file, and where there is none."""
+    if not os.path.isdir(path):
+        return None
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if cdi.LIBCUDA.fullmatch(name) or cdi.LIBNVML.fullmatch(name):
+                return f"{folder}/{name}"
+    return None
 
 
 def _names(folder: str) -> list[str]:

@@ -166,6 +166,18 @@ def test_a_spec_that_was_made_for_another_driver_is_made_anew(files: Files, tmp_
     assert reader.specs()[0].edits.env == ("FROM=newer",)
 
 
+@pytest.mark.parametrize("name", ["libcuda.so", "libcuda.so.550.54.15", "libnvidia-ml.so.1"])
+def test_a_folder_with_the_driver_in_it_is_refused(tmp_path: Path, name: str) -> None:
+    """Ours stands over the files that a spec names; one in a folder that is mounted whole stays open to anybody."""
+    (tmp_path / "lib/deep").mkdir(parents=True)
+    (tmp_path / "lib/libcudart.so.12").touch()
+    edits = cdi.ContainerEdits(mounts=(cdi.Mount(str(tmp_path / "lib"), "/usr/local/nvidia"),))
+    cdi_files.require_files(edits)
+    (tmp_path / "lib/deep" / name).touch()
+    with pytest.raises(GpuportionError, match=f"mounts the folder .* with .*{name} in it"):
+        cdi_files.require_files(edits)
+
+
 def test_a_file_that_is_gone_is_told_with_the_way_out(tmp_path: Path) -> None:
     """Of a spec that somebody else keeps."""
     there = cdi.ContainerEdits(mounts=(cdi.Mount("/dev/null", "/x"),))
