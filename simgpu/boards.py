@@ -54,20 +54,22 @@ BOARDS: Final = {
 }
 
 
-def parse(spec: str) -> tuple[str, ...]:
-    """Board names, one a device, of `name[:count][,name[:count]]...`. GP107 if the spec is none."""
+def parse(spec: str, key: str = "--gpus") -> tuple[str, ...]:
+    """Board names, one a device, of `name[:count][,name[:count]]...`. GP107, said of `key`, if it is none."""
     names: list[str] = []
     for part in spec.split(","):
         name, colon, count = part.strip().partition(":")
         if name not in BOARDS:
-            raise _bad(spec, f"names no board that can be simulated: {name!r}. Known: {' '.join(BOARDS)}.")
+            raise _bad(
+                key, spec, f"names no board that can be simulated: {name!r}. Known: {' '.join(BOARDS)}."
+            )
         if colon and not (count.isascii() and count.isdigit() and int(count)):
-            raise _bad(spec, f"has no count after {name}: {count!r}. Write {name}:2.")
+            raise _bad(key, spec, f"has no count after {name}: {count!r}. Write {name}:2.")
         names += [name] * min(int(count or 1), MAX_DEVICES + 1)
     if len(names) > MAX_DEVICES:
-        raise _bad(spec, f"names more than {MAX_DEVICES} devices, the most that can be simulated.")
+        raise _bad(key, spec, f"names more than {MAX_DEVICES} devices, the most that can be simulated.")
     return tuple(names)
 
 
-def _bad(spec: str, why: str) -> GpuportionError:
-    return GpuportionError("GP107", key="--gpus", value=spec, why=why, exit_status=2)
+def _bad(key: str, spec: str, why: str) -> GpuportionError:
+    return GpuportionError("GP107", key=key, value=spec, why=why, exit_status=2)

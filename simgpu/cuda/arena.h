@@ -18,12 +18,14 @@ enum kind {
     KIND_SLAB,
     KIND_VARIABLE,
     KIND_ARRAY, // has no address that a caller knows
+    KIND_IPC,   // memory of another process
 };
 enum reach { REACH_ALL, REACH_32 }; // which addresses serve
 
 struct context;
 struct pool;
 struct slab;
+struct physical;
 
 // A range, in use or not. The range stays the block's for good: used again, it costs no system call.
 struct block {
@@ -39,6 +41,9 @@ struct block {
     struct context *context;
     struct pool *pool;
     struct slab *slab;
+    struct physical
+        *physical;   // what lies behind it if other processes may have it too; it is charged, not the block
+    uint64_t offset; // ... or where it lies in the file of a pool that is shared
     // Of managed memory: where its pages are and should be (a device, or one of prefetch.h's places).
     bool resident, read_mostly;
     int where, preferred, fetched;

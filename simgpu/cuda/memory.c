@@ -25,6 +25,8 @@ CUresult memory_make(struct block **out, struct request request) {
     block->id = new_id();
     block->dirty = request.kind == KIND_HOST || request.kind == KIND_MANAGED; // written to behind our back
     block->flags = 0;
+    block->physical = NULL;
+    block->offset = 0;
     block_attach(&ctx->blocks, block);
     *out = block;
     return CUDA_SUCCESS;
@@ -44,6 +46,8 @@ CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct contex
 CUresult memory_drop(struct block *block) {
     if (block->kind == KIND_MANAGED)
         managed_gone(block);
+    else if (block->physical)
+        ipc_end(block);
     else
         uncharge(block->device, block->charged);
     block_detach(block);

@@ -37,6 +37,11 @@ void memory_drop_all(struct context *ctx);
 void managed_used(struct block *block);
 void managed_gone(struct block *block);
 
+// ipc.c
+void ipc_end(struct block *block);
+bool block_show(struct block *block, int fd, uint64_t offset, size_t size); // a file's bytes in its place
+void block_hide(struct block *block);                                       // ... and no longer
+
 // slabs.c: small blocks
 CUresult slab_get(CUdeviceptr *out, size_t size, struct context *ctx);
 CUresult slab_put(struct slab *slab, uintptr_t address);

@@ -2,7 +2,7 @@
 // Stream-ordered memory. A pool takes device memory in chunks and keeps up to its threshold of what is unused
 // when work is waited for. Streams run nothing here, so an allocation is ready and a free done at once. Where
 // in a pool's chunks a block would lie is not simulated: only how much the pool has taken.
-#include "memory.h"
+#include "pools.h"
 #include <stdlib.h>
 
 enum { MAGIC = 0x504f4f4c, ALIGNMENT = 512 };
@@ -21,28 +21,18 @@ enum attribute {
     MAX_POOL_SIZE,
 };
 
-struct pool {
-    uint32_t magic;
-    int device; // -1: memory of the host
-    bool destroyed, is_default;
-    CUmemPoolProps properties;
-    uint64_t threshold, used, used_high, reserved, reserved_high;
-    int reuse[4];
-    struct block *blocks;
-    struct pool *next;
-};
-
 static struct pool *all;
 
-static bool is_pool(const struct pool *pool) {
+bool is_pool(const struct pool *pool) {
     return pool && pool->magic == MAGIC && !pool->destroyed;
 }
 
 static bool resize(struct pool *pool, uint64_t to) {
-    if (to > pool->reserved && pool->device >= 0 && !charge(pool->device, to - pool->reserved))
+    int slot = pool->slot >= 0 ? pool->slot : driver.view.self;
+    if (to > pool->reserved && pool->device >= 0 && !charge_slot(slot, pool->device, to - pool->reserved))
         return false;
     if (to < pool->reserved && pool->device >= 0)
-        uncharge(pool->device, pool->reserved - to);
+        sim_give(&driver.view, slot, driver.device[pool->device].number, pool->reserved - to);
     pool->reserved = to;
     if (to > pool->reserved_high)
         pool->reserved_high = to;
@@ -65,11 +55,16 @@ void pools_settle(int device) {
     lock_release(&driver.lock);
 }
 
-static struct pool *make(const CUmemPoolProps *properties, int device) {
+struct pool *pool_make(const CUmemPoolProps *properties, int device) {
     struct pool *pool = calloc(1, sizeof *pool);
     if (!pool)
         return NULL;
-    *pool = (struct pool){.magic = MAGIC, .device = device, .properties = *properties, .reuse = {0, 1, 1, 1}};
+    *pool = (struct pool){.magic = MAGIC,
+                          .device = device,
+                          .slot = -1,
+                          .file = -1,
+                          .properties = *properties,
+                          .reuse = {0, 1, 1, 1}};
     pool->next = all;
     all = pool;
     return pool;
@@ -78,7 +73,7 @@ static struct pool *make(const CUmemPoolProps *properties, int device) {
 CUresult pools_start(struct device *device, int ordinal) {
     CUmemPoolProps properties = {.allocType = CU_MEM_ALLOCATION_PINNED,
                                  .location = {CU_MEM_LOCATION_DEVICE, ordinal}};
-    device->pool = device->default_pool = make(&properties, ordinal);
+    device->pool = device->default_pool = pool_make(&properties, ordinal);
     if (!device->pool)
         return CUDA_ERROR_OUT_OF_MEMORY;
     device->pool->is_default = true;
@@ -95,9 +90,7 @@ static bool make_room(struct pool *pool, uint64_t size) {
            resize(pool, round_up(needed, driver.costs.granularity)); // nearly full: no whole chunk is left
 }
 
-static CUresult get(CUdeviceptr *out, size_t size, struct pool *pool, struct context *ctx) {
-    if (size > (uint64_t)1 << 48 || !make_room(pool, round_up(size, ALIGNMENT)))
-        return CUDA_ERROR_OUT_OF_MEMORY;
+CUresult pool_block(CUdeviceptr *out, size_t size, struct pool *pool, struct context *ctx) {
     CUresult result = memory_new(out, size, pool->device < 0 ? KIND_HOST : KIND_POOL, ctx, pool);
     if (result)
         return result;
@@ -106,6 +99,19 @@ static CUresult get(CUdeviceptr *out, size_t size, struct pool *pool, struct con
     block->device = pool->device < 0 ? 0 : pool->device;
     block_detach(block); // pools outlive contexts
     block_attach(&pool->blocks, block);
+    return CUDA_SUCCESS;
+}
+
+static CUresult get(CUdeviceptr *out, size_t size, struct pool *pool, struct context *ctx) {
+    if (size > (uint64_t)1 << 48 || !make_room(pool, round_up(size, ALIGNMENT)))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    CUresult result = pool_block(out, size, pool, ctx);
+    if (result)
+        return result;
+    if (pool->file >= 0 && !pool_show(pool, arena_find(*out))) {
+        memory_drop(arena_find(*out));
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     pool->used += round_up(size, ALIGNMENT);
     if (pool->used > pool->used_high)
         pool->used_high = pool->used;
@@ -113,7 +119,7 @@ static CUresult get(CUdeviceptr *out, size_t size, struct pool *pool, struct con
 }
 
 static CUresult allocate(CUdeviceptr *out, size_t size, struct pool *pool, struct context *ctx) {
-    NEED(out && size && is_pool(pool));
+    NEED(out && size && is_pool(pool) && !pool->imported);
     lock_acquire(&driver.lock);
     CUresult result = get(out, size, pool, ctx);
     lock_release(&driver.lock);
@@ -121,7 +127,9 @@ static CUresult allocate(CUdeviceptr *out, size_t size, struct pool *pool, struc
 }
 
 static void end(struct pool *pool) {
-    resize(pool, 0);
+    if (!pool->imported)
+        resize(pool, 0);
+    pool_unshare(pool);
     struct pool **at = &all;
     while (*at != pool)
         at = &(*at)->next;
@@ -130,7 +138,10 @@ static void end(struct pool *pool) {
 
 CUresult pool_free(struct block *block) {
     struct pool *pool = block->pool;
-    pool->used -= round_up(block->size, ALIGNMENT);
+    if (!pool->imported)
+        pool->used -= round_up(block->size, ALIGNMENT);
+    if (pool->file >= 0)
+        pool_hide(pool, block);
     memory_drop(block);
     if (pool->destroyed && !pool->blocks)
         end(pool);
@@ -155,12 +166,15 @@ API(cuMemPoolCreate, CUmemoryPool *out, const CUmemPoolProps *properties) {
         NEED_DEVICE(properties->location.id);
     NEED(on_device || properties->location.type == CU_MEM_LOCATION_HOST ||
          properties->location.type == CU_MEM_LOCATION_HOST_NUMA);
-    if (properties->handleTypes)
-        return CUDA_ERROR_NOT_SUPPORTED; // pools shared with other processes
+    if (properties->handleTypes & ~CU_MEM_HANDLE_FD || (properties->handleTypes && !on_device))
+        return CUDA_ERROR_NOT_SUPPORTED;
     lock_acquire(&driver.lock);
-    *out = make(properties, on_device ? properties->location.id : -1);
+    *out = pool_make(properties, on_device ? properties->location.id : -1);
+    bool made = *out && (!properties->handleTypes || pool_share(*out));
+    if (*out && !made)
+        end(*out);
     lock_release(&driver.lock);
-    return *out ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    return made ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 API(cuMemPoolDestroy, CUmemoryPool pool) {

@@ -279,3 +279,33 @@ API(cuEventElapsedTime, float *milliseconds, CUevent start, CUevent end) {
     ENTER();
     return cuEventElapsedTime_v2(milliseconds, start, end);
 }
+
+// ------- events between processes: all that was recorded has happened, so the time is all there is to hand
+// on
+
+#define IPC_EVENT 0x746e6576652d6370u
+enum { INTERPROCESS = 4 };
+
+typedef struct {
+    uint64_t magic;
+    struct timespec at;
+    unsigned char reserved[40];
+} CUipcEventHandle;
+_Static_assert(sizeof(CUipcEventHandle) == 64, "ABI");
+
+API(cuIpcGetEventHandle, CUipcEventHandle *out, CUevent event) {
+    ENTER_CONTEXT();
+    NEED_HANDLE(is_event(event));
+    NEED(out && event->flags & INTERPROCESS && event->flags & CU_EVENT_DISABLE_TIMING);
+    *out = (CUipcEventHandle){.magic = IPC_EVENT, .at = event->at};
+    return CUDA_SUCCESS;
+}
+
+API(cuIpcOpenEventHandle, CUevent *out, CUipcEventHandle handle) {
+    ENTER_CONTEXT();
+    NEED_HANDLE(handle.magic == IPC_EVENT);
+    CUresult result = cuEventCreate(out, INTERPROCESS | CU_EVENT_DISABLE_TIMING);
+    if (!result)
+        (*out)->at = handle.at;
+    return result;
+}

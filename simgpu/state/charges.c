@@ -188,23 +188,32 @@ int sim_enter(struct sim_view *view) {
     return EUSERS;
 }
 
+// How often this process holds on to a further slot: it has one lock however often that is.
+static unsigned short holds[SIM_SLOTS];
+
 int sim_share(struct sim_view *view) {
     int slot = claim(view);
-    if (slot >= 0)
+    if (slot >= 0) {
         lock_life(view->life, slot, F_RDLCK);
+        holds[slot] = 1;
+    }
     return slot;
 }
 
 bool sim_hold(struct sim_view *view, int slot, uint64_t born) {
     if (slot < 0 || slot >= SIM_SLOTS || !lock_life(view->life, slot, F_RDLCK))
         return false;
-    if (atomic_load(&view->at->slot[slot].born) == born)
-        return true;
-    lock_life(view->life, slot, F_UNLCK);
-    return false;
+    bool same = atomic_load(&view->at->slot[slot].born) == born;
+    if (same)
+        holds[slot]++;
+    else if (!holds[slot])
+        lock_life(view->life, slot, F_UNLCK);
+    return same;
 }
 
 void sim_release(struct sim_view *view, int slot) {
+    if (--holds[slot])
+        return;
     lock_life(view->life, slot, F_UNLCK);
     for (unsigned device = 0; device < SIM_DEVICES; device++)
         empty(view, (unsigned)slot, device, false);

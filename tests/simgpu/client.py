@@ -6,8 +6,9 @@
 
     {"read": [address, 3]}                            -> {"hex": "000102"}
 
-Arguments are integers, strings, `"&"` for an 8-byte result, `{"out": n}` for n of them in a row and `{"out32": n}` for
-such of 4 bytes, or `{"hex": ...}` for a structure. What a structure is after a call comes back in "after".
+Arguments are integers, strings, `"&"` for an 8-byte result, `{"out": n}` for n of them in a row, `{"out32": n}` for
+such of 4 bytes, `{"hex": ...}` for a structure, or `{"value": ...}` for one of 64 bytes that is passed by value. What
+a structure is after a call comes back in "after".
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ from typing import Any
 cuda = ctypes.CDLL("libcuda.so.1")
 
 
+class Bytes64(ctypes.Structure):
+    """A structure that is passed by value."""
+
+    _fields_ = (("bytes", ctypes.c_ubyte * 64),)
+
+
 def argument(value: Any, out: list[Any], structures: list[Any]) -> Any:
     if value == "&":
         value = {"out": 1}
@@ -30,6 +37,8 @@ def argument(value: Any, out: list[Any], structures: list[Any]) -> Any:
         return value.encode()
     if not isinstance(value, dict):
         return ctypes.c_uint64(value)
+    if "value" in value:
+        return Bytes64.from_buffer_copy(bytes.fromhex(value["value"]))
     if "hex" in value:
         content = bytes.fromhex(value["hex"])
         structures.append(ctypes.create_string_buffer(content, len(content)))

@@ -59,6 +59,12 @@ class Driver:
         said = self.ask(call=name, args=args)
         return said["result"], *said["out"]
 
+    def fill(self, name: str, size: int, *args: Any) -> str:
+        """The call must succeed; what it made of a structure of `size` bytes, its first argument, in hex."""
+        said = self.ask(call=name, args=[{"hex": "00" * size}, *args])
+        assert said["result"] == SUCCESS, f"{name}: {said['result']}"
+        return str(said["after"][0])
+
     def do(self, name: str, *args: Any) -> int:
         """The call must succeed; its first output, or 0."""
         result, *out = self.call(name, *args)
