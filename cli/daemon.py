@@ -12,6 +12,7 @@ from gpuportion.errors import GpuportionError, RefusedError
 
 SIM: Final = "GPUPORTION_SIM"
 """Stands for --sim where no command line can be given, such as in a unit file."""
+STATE: Final = "GPUPORTION_SIM_STATE"
 WAIT: Final = 5.0
 USUAL: Final = "/run/gpuportion"
 
@@ -30,9 +31,11 @@ class Daemon(Plain):
 
     def run(self, args: argparse.Namespace) -> int:
         from gpuportion.allocator import daemon
+        from gpuportion.simgpu import boards
 
         spec = args.sim or os.environ.get(SIM)
         if spec:
+            boards.parse(spec, key="--sim" if args.sim else SIM)
             os.environ.update(simulation(spec, daemon.parser().parse_args(args.rest).run_dir))
         return daemon.main(args.rest)
 
@@ -48,9 +51,15 @@ def simulation(spec: str, run_dir: str) -> dict[str, str]:
     sim = simgpu.ensure(spec, DIRECTORY if usual else f"{run_dir}/sim", cdi_dir=f"{run_dir}/cdi")
     return {
         "GPUPORTION_NVML": f"{sim.lib}/libnvidia-ml.so.1",
-        "GPUPORTION_SIM_STATE": sim.state,
+        STATE: sim.state,
         "GPUPORTION_CDI_DIRS": f"{run_dir}/cdi",
     }
+
+
+def simulated(run_dir: str) -> dict[str, str]:
+    """What a process of this host needs to find the GPUs that the daemon of `run_dir` simulates, if it does."""
+    state = f"{run_dir}/sim/state"
+    return {STATE: state} if os.path.exists(state) else {}
 
 
 def is_answered() -> bool:

@@ -15,9 +15,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
-from gpuportion import client
+from gpuportion import client, paths
 from gpuportion.cli import portion, private_mounts
 from gpuportion.cli.command import Plain
+from gpuportion.cli.daemon import simulated
 from gpuportion.errors import GpuportionError
 
 LISTS: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH")
@@ -57,7 +58,7 @@ class Exec(Plain):
             _mount(grant["mounts"])
         if not args.quiet:
             print(f"gpuportion: {WAYS[mounts]}", file=sys.stderr, flush=True)
-        _become(program, args.rest, environment(os.environ, grant["env"]))
+        _become(program, args.rest, environment({**simulated(paths.run_dir()), **os.environ}, grant["env"]))
 
 
 def environment(own: Mapping[str, str], granted: Mapping[str, str]) -> dict[str, str]:

@@ -55,6 +55,24 @@ def test_a_board_that_is_not_known_is_said_with_those_that_are(sim: Sim) -> None
     assert "voodoo2" in done.stderr and "a100-80gb" in done.stderr
 
 
+def test_a_board_is_refused_by_the_option_that_named_it() -> None:
+    """`daemon --sim` and GPUPORTION_SIM are not called --gpus."""
+    command = [sys.executable, "-m", "gpuportion", "daemon"]
+    for words, env, said in (
+        (["--sim", "voodoo2"], {}, "--sim"),
+        ([], {"GPUPORTION_SIM": "voodoo2"}, "GPUPORTION_SIM"),
+    ):
+        done = subprocess.run(
+            [*command, *words],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr.split("=")[0]) == (2, f"GP107 {said}")
+
+
 def test_the_status_of_nothing_is_a_refusal(sim: Sim) -> None:
     """With how to start one."""
     done = sim("status", cdi=False)

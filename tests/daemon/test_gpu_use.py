@@ -50,6 +50,14 @@ def test_a_context_is_learned_from_the_first_process(daemon: Daemon) -> None:
         assert total - free == DEFAULTS["context"]
 
 
+def test_a_plain_process_finds_what_its_daemon_simulates(daemon: Daemon) -> None:
+    """`gpuportion exec` beside a daemon that was moved: nothing has to be set by hand."""
+    command = [sys.executable, "-m", "gpuportion", "exec", "--gpu-memory", "1G", "--", sys.executable, CLIENT]
+    with CudaSession(command, env=daemon.env) as client:
+        assert client.opened == "CUDA_SUCCESS"
+        assert client.ask("info")["total"] == GB - GB % MIB
+
+
 def test_memory_of_processes_without_a_grant_cannot_be_granted(daemon: Daemon) -> None:
     """A root shell's training job: what it holds comes off, and comes back when it ends."""
     before = daemon.gpus()[0]["free"]
