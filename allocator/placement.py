@@ -17,6 +17,9 @@ from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, Role
 from gpuportion.sizes import MIB, both, gb, mib
 
+LEAST: Final = f"{MINIMUM // MIB}Mi"
+"""The smallest amount that can be asked for."""
+
 NAMED: Final = 8
 """Holders that a message names before it says `and 3 more`."""
 
@@ -94,9 +97,12 @@ def plan(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request) -> Pla
 def _check_built(want: Request) -> None:
     """What this node cannot do is refused, never taken and left out."""
     if want.compute is not None:
-        what, why = f"{want.compute} % of a GPU's compute", "a share of time is not enforced on a GPU yet."
+        what, why = (
+            f"{want.compute} % of a GPU's compute",
+            "no share of time is enforced on a GPU yet. Drop GPU_COMPUTE.",
+        )
     elif want.mig is not None:
-        what, why = f"the MIG profile {want.mig}", "no MIG instance is made yet."
+        what, why = f"the MIG profile {want.mig}", "no MIG instance is made yet. Ask by GPU_MEMORY_LIMIT."
     elif want.role is Role.MIG:
         what, why = (
             "a portion by MIG alone",
@@ -130,17 +136,21 @@ def _check_possible(gpus: Sequence[Gpu], want: Request) -> None:
         why = f"is more than the {_gpus(len(gpus))} that may serve this request."
         raise GpuportionError("GP107", key="GPU_COUNT", value=want.count, why=why)
     if any(size < MINIMUM for size in want.memory):
-        why = f"is below the least that can be granted, {both(MINIMUM)}."
+        why = f"is below the least that can be granted, {both(MINIMUM)}. Write {LEAST} or more."
         raise GpuportionError("GP107", key="GPU_MEMORY_LIMIT", value=mib(min(want.memory)), why=why)
     largest = max(gpus, key=lambda gpu: gpu.grantable + gpu.unmanaged)
     most = largest.grantable + largest.unmanaged
     if any(size > most for size in want.memory):
         why = (
-            f"is more than the largest GPU can grant: GPU {largest.index} ({largest.model}) has {both(most)}."
+            f"is more than the largest GPU can grant: GPU {largest.index} ({largest.model}) has {both(most)}. "
+            "Write GPU_FRACTION=1 for all of it."
         )
         raise GpuportionError("GP107", key="GPU_MEMORY_LIMIT", value=both(max(want.memory)), why=why)
     if want.fraction is not None and all(_fraction_of(gpu, want.fraction) < MINIMUM for gpu in gpus):
-        why = f"of GPU {largest.index} is below the least that can be granted, {both(MINIMUM)}."
+        why = (
+            f"of GPU {largest.index} is below the least that can be granted, {both(MINIMUM)}. "
+            f"Write GPU_MEMORY_LIMIT={LEAST} or more."
+        )
         raise GpuportionError("GP107", key="GPU_FRACTION", value=float(want.fraction), why=why)
 
 

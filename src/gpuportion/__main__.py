@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (GpuportionError, RefusedError) as refusal:
         print(refusal.text, file=sys.stderr)
         return refusal.exit_status
+    except PermissionError as problem:
+        return _not_root(words[0], problem)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -97,6 +99,17 @@ def _unknown(word: str) -> int:
     hint = f"Did you mean {near[0]}?" if near else "See gpuportion --help."
     print(f"gpuportion: {word!r} is not a command. {hint}", file=sys.stderr)
     return 2
+
+
+def _not_root(command: str, problem: PermissionError) -> int:
+    """Said to those who can do something about it; root, who may do all, met a bug of ours."""
+    import os
+
+    if os.geteuid() == 0:
+        raise problem
+    why = f"{problem.filename}: permission denied. Run it as root."
+    print(GpuportionError("GP306", what=f"gpuportion {command}", why=why).text, file=sys.stderr)
+    return 1
 
 
 def _reader_gone() -> int:

@@ -27,7 +27,9 @@ def ask(
             wire.send(sock, wire.Message({"v": VERSION, "op": op, **values}, body, wire.REQUEST, fds))
             answer = wire.receive(sock)
         except PermissionError:
-            raise GpuportionError("GP303", why=f"{path} is for root and the group gpuportion") from None
+            join = "Run it as root, or join: usermod -aG gpuportion USER."
+            why = f"{path} is for root and the group gpuportion. {join}"
+            raise GpuportionError("GP303", why=why) from None
         except (OSError, wire.ProtocolError):
             raise GpuportionError("GP301", socket=path, waited=int(time.monotonic() - began)) from None
     if answer.status != wire.OK:

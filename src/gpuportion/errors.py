@@ -24,7 +24,7 @@ TEMPLATES: Final = {
     "GP203": "{detail}",
     "GP301": (
         "the gpuportion daemon does not answer on {socket} (waited {waited} s). Containers already running "
-        "keep their limits. Start it: systemctl start gpuportiond."
+        "keep their limits. Start it: systemctl start gpuportiond, or: gpuportion daemon."
     ),
     "GP302": (
         "this node cannot enforce a memory limit: {why}. The container was not started. "

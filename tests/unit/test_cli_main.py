@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +53,27 @@ def test_any_other_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(registry, "load", fails(ZeroDivisionError("bug")))
     with pytest.raises(ZeroDivisionError):
         main(["ps"])
+
+
+def test_who_may_not_is_told_to_be_root(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A sentence for users; for root, who may do all, it is a bug and keeps its traceback."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: becomes another user")
+    monkeypatch.setattr(
+        registry, "load", fails(PermissionError(errno.EACCES, "Permission denied", "/its/path"))
+    )
+    with pytest.raises(PermissionError):
+        main(["ps"])
+    os.seteuid(65534)
+    try:
+        assert main(["ps"]) == 1
+    finally:
+        os.seteuid(0)
+    said = "GP306 gpuportion ps failed: /its/path: permission denied. Run it as root.\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_an_unknown_command_is_bad_usage_and_says_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -239,7 +239,7 @@ def test_another_gpu_is_named_where_only_the_choice_stands_in_the_way() -> None:
     [
         (
             Request(memory=(100 * MIB,)),
-            "GP107 GPU_MEMORY_LIMIT=100 MiB is below the least that can be granted",
+            "GP107 GPU_MEMORY_LIMIT=100 MiB is below the least that can be granted, 0.27 GB (256 MiB). Write 256Mi or",
         ),
         (Request(memory=(100 * GB,)), "is more than the largest GPU can grant: GPU 0 (NVIDIA A100"),
         (Request(fraction=Decimal("0.001")), "GP107 GPU_FRACTION=0.001 of GPU 0 is below the least"),
