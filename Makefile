@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
-BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py'))
+BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
 .PHONY: build demo test test-long lint format bench bench-launch bench-interpose bench-allocator wheel clean
 .DELETE_ON_ERROR:
