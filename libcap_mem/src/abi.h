@@ -30,7 +30,8 @@ enum {
 };
 
 enum { CU_MEM_LOCATION_TYPE_DEVICE = 1 };
-enum { CU_MEM_ALLOCATION_TYPE_PINNED = 1 };
+enum { CU_MEM_ALLOCATION_TYPE_PINNED = 1, CU_MEM_ALLOCATION_TYPE_MANAGED = 2 };
+enum { CU_MEM_OPERATION_TYPE_MAP = 1 };
 enum { CU_MEM_ALLOC_GRANULARITY_MINIMUM = 0 };
 enum { CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT = 5, CU_MEMPOOL_ATTR_USED_MEM_CURRENT = 7 };
 enum { CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT = 2 };
@@ -71,6 +72,17 @@ typedef struct {
     unsigned short usage;
     unsigned char reserved[54];
 } CUmemPoolProps;
+
+typedef struct {
+    int resource_type;
+    void *resource;
+    int subresource_type;
+    unsigned long long subresource[4];
+    int operation, handle_type;
+    CUmemHandle handle;
+    unsigned long long offset;
+    unsigned devices, flags, reserved[2];
+} CUarrayMapInfo;
 
 typedef struct {
     CUmemPoolProps pool;
@@ -116,6 +128,7 @@ typedef struct {
 
 _Static_assert(sizeof(CUmemAllocationProp) == 32, "ABI");
 _Static_assert(sizeof(CUmemPoolProps) == 88, "ABI");
+_Static_assert(sizeof(CUarrayMapInfo) == 96, "ABI");
 _Static_assert(sizeof(CUDA_MEM_ALLOC_NODE_PARAMS) == 120, "ABI");
 _Static_assert(sizeof(CUgraphNodeParams) == 256, "ABI");
 _Static_assert(sizeof(CUDA_ARRAY3D_DESCRIPTOR) == 40, "ABI");

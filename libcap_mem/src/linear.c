@@ -172,7 +172,8 @@ GP_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytes, unsigned f
     return settle(rc, &held, rc ? 0 : *dptr, bytes);
 }
 
-/* No row is padded by more than GP_PITCH; what it was padded to is known afterwards. */
+/* What rows were really padded to is known afterwards, and corrected then: a bound that holds for every
+ * driver would make several times of narrow rows, and refuse what fits. */
 static uint64_t pitched(size_t width, size_t height) {
     return gp_times(gp_round_up(width, GP_PITCH), height);
 }

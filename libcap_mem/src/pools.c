@@ -7,6 +7,7 @@
 #include "pools.h"
 
 #include "admit.h"
+#include "contexts.h"
 #include "devices.h"
 #include "hooks.h"
 #include "raw.h"
@@ -163,16 +164,41 @@ uint64_t gp_pool_number(const struct gp_pool *pool) {
     return (uint64_t)(pool - own()->pool);
 }
 
+/* Managed memory is counted wherever it is said to live at first: it goes to the GPU that touches it. */
+static int is_host_memory(int location, int type) {
+    return location != CU_MEM_LOCATION_TYPE_DEVICE && type != CU_MEM_ALLOCATION_TYPE_MANAGED;
+}
+
+static int gpu_of(const CUmemLocation *location) {
+    struct gp_place at;
+    if (location->type == CU_MEM_LOCATION_TYPE_DEVICE)
+        return gp_gpu_of(location->id);
+    return gp_here(&at) ? gp_gpu_of(0) : at.gpu;
+}
+
 GP_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {
     CUresult rc = real_cuMemPoolCreate(pool, props);
     if (rc)
         return rc;
-    int on_device = props->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
-    if (register_pool(*pool, on_device ? gp_gpu_of(props->location.id) : GP_NO_GPU,
-                      on_device ? CHARGED : FOREIGN))
+    int foreign = is_host_memory(props->location.type, props->type);
+    if (register_pool(*pool, foreign ? GP_NO_GPU : gpu_of(&props->location), foreign ? FOREIGN : CHARGED))
         return rc;
     real_cuMemPoolDestroy(*pool);
     return gp_refuse(GP_NO_GPU, 0, "cuMemPoolCreate");
+}
+
+/* The host has pools of its own, that nobody made either. */
+static CUresult got(CUresult rc, const CUmemoryPool *pool, const CUmemLocation *location, int type) {
+    if (!rc && is_host_memory(location->type, type))
+        register_pool(*pool, GP_NO_GPU, FOREIGN);
+    return rc;
+}
+
+GP_EXPORT CUresult cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *location, int type) {
+    return got(real_cuMemGetDefaultMemPool(pool, location, type), pool, location, type);
+}
+GP_EXPORT CUresult cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, int type) {
+    return got(real_cuMemGetMemPool(pool, location, type), pool, location, type);
 }
 
 GP_EXPORT CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *handle, int type,

@@ -8,7 +8,7 @@ enum {
     GP_LARGEST_PAGE = 64 << 20, /* a larger one is no page */
     GP_LARGE = 1 << 20,         /* from here on a block has pages of its own; smaller ones may share */
     GP_POOL_CHUNK = 32 << 20,   /* what a pool takes at a time, until it shows otherwise */
-    GP_PITCH = 4096,            /* no row is padded by more */
+    GP_PITCH = 512,             /* rows are padded to a multiple of it, as a rule */
 };
 
 /* Larger than any GPU, and small enough that sums do not overflow. */

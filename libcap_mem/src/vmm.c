@@ -131,3 +131,19 @@ GP_EXPORT CUresult cuMemExportToShareableHandle(void *shareable, CUmemHandle han
         join_physical(physical_of(handle));
     return rc;
 }
+
+/* Tiles of a sparse array keep the memory as mappings do. Which of them an unmapping ends is not followed:
+ * memory that was ever mapped into an array stays charged until the process ends. */
+static CUresult mapped(CUresult rc, const CUarrayMapInfo *list, unsigned count) {
+    for (unsigned i = 0; !rc && i < count; i++)
+        if (list[i].operation == CU_MEM_OPERATION_TYPE_MAP)
+            join_physical(physical_of(list[i].handle));
+    return rc;
+}
+
+GP_EXPORT CUresult cuMemMapArrayAsync(CUarrayMapInfo *list, unsigned count, CUstream stream) {
+    return mapped(real_cuMemMapArrayAsync(list, count, stream), list, count);
+}
+GP_EXPORT CUresult cuMemMapArrayAsync_ptsz(CUarrayMapInfo *list, unsigned count, CUstream stream) {
+    return mapped(real_cuMemMapArrayAsync_ptsz(list, count, stream), list, count);
+}

@@ -7,8 +7,9 @@
 
 #define PUBLIC __attribute__((visibility("default")))
 
-static uint64_t next = 0x10000000, graph_reserved;
+static uint64_t next = 0x10000000, graph_reserved, pool_reserved;
 static int device_of_context;
+static CUcontext current = (CUcontext)&device_of_context;
 
 PUBLIC CUresult cuInit(unsigned flags) {
     return (CUresult)flags;
@@ -22,8 +23,19 @@ PUBLIC CUresult cuDeviceGetUuid(uint8_t *uuid, CUdevice device) {
     return device ? 101 : 0;
 }
 PUBLIC CUresult cuCtxGetCurrent(CUcontext *context) {
-    *context = (CUcontext)&device_of_context;
+    *context = current;
     return 0;
+}
+PUBLIC CUresult cuCtxSetCurrent(CUcontext context) {
+    current = context ? context : (CUcontext)&device_of_context;
+    return 0;
+}
+PUBLIC CUresult cuCtxFromGreenCtx(CUcontext *context, CUgreenCtx green) {
+    *context = (CUcontext)green;
+    return green ? 0 : 1;
+}
+PUBLIC CUresult cuGreenCtxDestroy(CUgreenCtx green) {
+    return green ? 0 : 1;
 }
 PUBLIC CUresult cuCtxGetDevice(CUdevice *device) {
     *device = device_of_context;
@@ -96,4 +108,34 @@ PUBLIC CUresult cuDeviceGetGraphMemAttribute(CUdevice device, int attribute, voi
 PUBLIC CUresult cuDeviceGraphMemTrim(CUdevice device) {
     graph_reserved = 0;
     return device;
+}
+
+PUBLIC CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {
+    return props->type ? make(pool) : 1;
+}
+PUBLIC CUresult cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *location, int type) {
+    return location && type ? make(pool) : 1;
+}
+/* All pools are one. */
+PUBLIC CUresult cuMemPoolGetAttribute(CUmemoryPool pool, int attribute, void *value) {
+    memcpy(value, &pool_reserved, sizeof pool_reserved);
+    return pool && attribute ? 0 : 1;
+}
+PUBLIC CUresult cuMemAllocFromPoolAsync(CUdeviceptr *out, size_t bytes, CUmemoryPool pool, CUstream stream) {
+    (void)stream;
+    pool_reserved += bytes;
+    return pool ? make(out) : 1;
+}
+
+PUBLIC CUresult cuMemCreate(CUmemHandle *handle, size_t bytes, const CUmemAllocationProp *prop,
+                            unsigned long long flags) {
+    (void)prop, (void)flags;
+    return bytes ? make(handle) : 1;
+}
+PUBLIC CUresult cuMemRelease(CUmemHandle handle) {
+    return handle ? 0 : 1;
+}
+PUBLIC CUresult cuMemMapArrayAsync(CUarrayMapInfo *list, unsigned count, CUstream stream) {
+    (void)stream;
+    return list && count ? 0 : 1;
 }

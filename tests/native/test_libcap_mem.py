@@ -98,6 +98,13 @@ def test_every_path_of_allocation_has_the_same_cap(client: Client, command: str,
     assert client(command.format(200 * MIB // per_unit)) == (OUT_OF_MEMORY, 0)
 
 
+def test_narrow_rows_are_not_refused_for_padding_they_do_not_get(client: Client) -> None:
+    """Rows are padded to 512 bytes, not to the most that any driver might."""
+    rows = 600 * MIB // 512
+    assert client(f"2d 100 {rows}") == (0, 0)
+    assert client(f"2d 100 {rows}") == (OUT_OF_MEMORY, 0)
+
+
 def test_a_pool_of_ones_own_has_the_same_cap(client: Client) -> None:
     """cuMemAllocFromPoolAsync, and the charge goes with the pool's last block."""
     assert client("pool") == (0, 0)

@@ -35,6 +35,16 @@ class Desc(c.Structure):  # CUDA_ARRAY3D_DESCRIPTOR
     _fields_ = [("width", c.c_size_t), ("height", c.c_size_t), ("depth", c.c_size_t), ("format", c.c_int),
                 ("channels", c.c_uint), ("flags", c.c_uint)]
 
+class Props(c.Structure):  # CUmemPoolProps, CUmemAllocationProp
+    _fields_ = [("type", c.c_int), ("handles", c.c_int), ("where", c.c_int), ("id", c.c_int), ("rest", c.c_char * 72)]
+
+class Where(c.Structure):  # CUmemLocation
+    _fields_ = [("type", c.c_int), ("id", c.c_int)]
+
+class Tiles(c.Structure):  # CUarrayMapInfo
+    _fields_ = [("resource", u64 * 2), ("part", u64 * 5), ("operation", c.c_int), ("kind", c.c_int),
+                ("handle", u64), ("rest", u64 * 3)]
+
 def made(call, *args):
     out = u64()
     return call(c.byref(out), *args), out
@@ -49,6 +59,9 @@ def instance(graph): return made(cu.cuGraphInstantiateWithFlags, graph, u64(0))
 def keeps(size): cu.cuDeviceSetGraphMemAttribute(0, 2, c.byref(u64(size)))
 def array(w, h, flags=0): return made(cu.cuArray3DCreate_v2, c.byref(Desc(w, h, 0, 0x20, 4, flags)))
 def mipmap(w, h, levels): return made(cu.cuMipmappedArrayCreate, c.byref(Desc(w, h, 0, 0x20, 4, 0)), levels)
+def pool(type, where): return made(cu.cuMemPoolCreate, c.byref(Props(type, 0, where)))[1]
+def default_pool(type, where): return made(cu.cuMemGetDefaultMemPool, c.byref(Where(where)), type)[1]
+def take(pool, size): return made(cu.cuMemAllocFromPoolAsync, u64(size), pool, None)[0]
 def used():
     free, total = u64(), u64()
     cu.cuMemGetInfo_v2(c.byref(free), c.byref(total))
@@ -60,8 +73,12 @@ say = answers.append
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[str], Any]:
     """Runs a script in the grant; its answers."""
+    return _runner(tmp_path, context=0)
+
+
+def _runner(folder: Path, context: int) -> Callable[[str], Any]:
     built = Path(native.built("cap_partial_driver", "libcap_mem")).with_name("libcap_partial_driver.so")
-    grant = capped.make_grant(tmp_path, str(built), "/nowhere", [f"{'11' * 16}:{LIMIT}:0"])
+    grant = capped.make_grant(folder, str(built), "/nowhere", [f"{'11' * 16}:{LIMIT}:{context}"])
 
     def run(script: str) -> Any:
         code = f"{PRELUDE}\n{script}\nprint(json.dumps(answers))"
@@ -126,3 +143,56 @@ say(array(1 << 40, 1 << 40)[0]); say(array(1 << 40, 1 << 40, flags=0x40)[0]); sa
     assert 62 <= with_small - 512 <= 126
     assert 341 <= mipmap <= 360
     assert (absurd, sparse, end) == (OUT_OF_MEMORY, 0, 0)
+
+
+DEVICE, HOST, NOWHERE, PINNED, MANAGED = 1, 2, 0, 1, 2
+
+
+@pytest.mark.parametrize("made", ["pool", "default_pool"])
+@pytest.mark.parametrize(
+    ("kind", "where", "counts"),
+    [
+        (PINNED, DEVICE, True),
+        (PINNED, HOST, False),
+        (MANAGED, DEVICE, True),
+        (MANAGED, HOST, True),
+        (MANAGED, NOWHERE, True),
+    ],
+)
+def test_a_pool_counts_where_its_memory_can_get_to_the_gpu(
+    run: Callable[[str], Any], made: str, kind: int, where: int, counts: bool
+) -> None:
+    """Managed memory in full, wherever it prefers to live; the host's own never."""
+    script = f"""
+p = {made}({kind}, {where})
+say(take(p, 300 * MIB)); say(used()); say(take(p, 800 * MIB)); say(used())
+"""
+    assert run(script) == ([0, 300, OUT_OF_MEMORY, 300] if counts else [0, 0, 0, 0])
+
+
+def test_memory_that_was_mapped_into_an_array_stays_charged(run: Callable[[str], Any]) -> None:
+    """A sparse array keeps it when the handle is gone."""
+    script = """
+def handle(): return made(cu.cuMemCreate, u64(256 * MIB), c.byref(Props(1, 0, 1)), u64(0))[1]
+kept, dropped = handle(), handle()
+say(cu.cuMemMapArrayAsync(c.byref(Tiles(operation=1, handle=kept)), 1, None)); say(used())
+say(cu.cuMemRelease(dropped)); say(cu.cuMemRelease(kept)); say(used())
+"""
+    assert run(script) == [0, 512, 0, 0, 256]
+
+
+def test_green_contexts_cost_nothing_of_their_own(tmp_path: Path) -> None:
+    """They are views of the primary one; a program that makes many does not use its grant up."""
+    script = """
+for n in range(100):
+    green, context = u64(0x5000 + 0x100 * n), u64()
+    cu.cuCtxFromGreenCtx(c.byref(context), green)
+    cu.cuCtxSetCurrent(context)
+    _, at = made(cu.cuMemAlloc_v2, u64(4 * MIB))
+    if n % 25 == 0: say(used())
+    cu.cuMemFree_v2(at)
+    cu.cuGreenCtxDestroy(green)
+cu.cuCtxSetCurrent(None)
+say(used())
+"""
+    assert _runner(tmp_path, context=100 * MIB)(script) == [4, 4, 4, 4, 100]
