@@ -19,6 +19,7 @@ enum kind {
     KIND_VARIABLE,
     KIND_ARRAY, // has no address that a caller knows
     KIND_IPC,   // memory of another process
+    KIND_GRAPH, // allocated by a graph when it runs
 };
 enum reach { REACH_ALL, REACH_32 }; // which addresses serve
 
@@ -44,6 +45,7 @@ struct block {
     struct physical
         *physical;   // what lies behind it if other processes may have it too; it is charged, not the block
     uint64_t offset; // ... or where it lies in the file of a pool that is shared
+    struct allocation *allocation; // of KIND_GRAPH
     // Of managed memory: where its pages are and should be (a device, or one of prefetch.h's places).
     bool resident, read_mostly;
     int where, preferred, fetched;

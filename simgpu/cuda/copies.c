@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies. Device memory is host memory here, so every direction is a memmove, done when the call returns.
 // Copies to and from arrays lie in array_copies.c, but for boxes.
-#include "copies.h"
+#include "graphs.h"
 #include <string.h>
 
 CUresult copy(uintptr_t to, uintptr_t from, size_t size) {
@@ -19,9 +19,12 @@ API(cuMemcpy, CUdeviceptr to, CUdeviceptr from, size_t size) {
     return copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
-API(cuMemcpyAsync, CUdeviceptr to, CUdeviceptr from, size_t size, UNUSED CUstream stream) {
+API(cuMemcpyAsync, CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
     ENTER_CONTEXT();
-    return copy((uintptr_t)to, (uintptr_t)from, size);
+    CUresult result;
+    return captured_copy(stream, (uintptr_t)to, (uintptr_t)from, size, &result)
+               ? result
+               : copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
 API(cuMemcpyHtoD_v2, CUdeviceptr to, const void *from, size_t size) {
@@ -29,9 +32,12 @@ API(cuMemcpyHtoD_v2, CUdeviceptr to, const void *from, size_t size) {
     return copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
-API(cuMemcpyHtoDAsync_v2, CUdeviceptr to, const void *from, size_t size, UNUSED CUstream stream) {
+API(cuMemcpyHtoDAsync_v2, CUdeviceptr to, const void *from, size_t size, CUstream stream) {
     ENTER_CONTEXT();
-    return copy((uintptr_t)to, (uintptr_t)from, size);
+    CUresult result;
+    return captured_copy(stream, (uintptr_t)to, (uintptr_t)from, size, &result)
+               ? result
+               : copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
 API(cuMemcpyDtoH_v2, void *to, CUdeviceptr from, size_t size) {
@@ -39,9 +45,12 @@ API(cuMemcpyDtoH_v2, void *to, CUdeviceptr from, size_t size) {
     return copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
-API(cuMemcpyDtoHAsync_v2, void *to, CUdeviceptr from, size_t size, UNUSED CUstream stream) {
+API(cuMemcpyDtoHAsync_v2, void *to, CUdeviceptr from, size_t size, CUstream stream) {
     ENTER_CONTEXT();
-    return copy((uintptr_t)to, (uintptr_t)from, size);
+    CUresult result;
+    return captured_copy(stream, (uintptr_t)to, (uintptr_t)from, size, &result)
+               ? result
+               : copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
 API(cuMemcpyDtoD_v2, CUdeviceptr to, CUdeviceptr from, size_t size) {
@@ -49,9 +58,12 @@ API(cuMemcpyDtoD_v2, CUdeviceptr to, CUdeviceptr from, size_t size) {
     return copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
-API(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t size, UNUSED CUstream stream) {
+API(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
     ENTER_CONTEXT();
-    return copy((uintptr_t)to, (uintptr_t)from, size);
+    CUresult result;
+    return captured_copy(stream, (uintptr_t)to, (uintptr_t)from, size, &result)
+               ? result
+               : copy((uintptr_t)to, (uintptr_t)from, size);
 }
 
 API(cuMemcpyPeer, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr from,
@@ -61,9 +73,10 @@ API(cuMemcpyPeer, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr from,
 }
 
 API(cuMemcpyPeerAsync, CUdeviceptr to, UNUSED CUcontext to_context, CUdeviceptr from,
-    UNUSED CUcontext from_context, size_t size, UNUSED CUstream stream) {
+    UNUSED CUcontext from_context, size_t size, CUstream stream) {
     ENTER_CONTEXT();
-    return copy(to, from, size);
+    CUresult result;
+    return captured_copy(stream, to, from, size, &result) ? result : copy(to, from, size);
 }
 
 // ------- boxes
@@ -124,9 +137,8 @@ CUresult copy_3d(const CUDA_MEMCPY3D *box) {
     return result;
 }
 
-CUresult copy_2d(const CUDA_MEMCPY2D *box) {
-    NEED(box);
-    CUDA_MEMCPY3D flat = {
+static CUDA_MEMCPY3D widen(const CUDA_MEMCPY2D *box) {
+    return (CUDA_MEMCPY3D){
         .srcXInBytes = box->srcXInBytes,
         .srcY = box->srcY,
         .srcMemoryType = box->srcMemoryType,
@@ -145,6 +157,11 @@ CUresult copy_2d(const CUDA_MEMCPY2D *box) {
         .Height = box->Height,
         .Depth = 1,
     };
+}
+
+CUresult copy_2d(const CUDA_MEMCPY2D *box) {
+    NEED(box);
+    CUDA_MEMCPY3D flat = widen(box);
     return copy_3d(&flat);
 }
 
@@ -158,9 +175,12 @@ API(cuMemcpy2DUnaligned_v2, const CUDA_MEMCPY2D *box) {
     return copy_2d(box);
 }
 
-API(cuMemcpy2DAsync_v2, const CUDA_MEMCPY2D *box, UNUSED CUstream stream) {
+API(cuMemcpy2DAsync_v2, const CUDA_MEMCPY2D *box, CUstream stream) {
     ENTER_CONTEXT();
-    return copy_2d(box);
+    NEED(box);
+    CUDA_MEMCPY3D wide = widen(box);
+    OR_CAPTURE(stream, .type = NODE_MEMCPY, .copy = wide);
+    return copy_3d(&wide);
 }
 
 API(cuMemcpy3D_v2, const CUDA_MEMCPY3D *box) {
@@ -168,8 +188,10 @@ API(cuMemcpy3D_v2, const CUDA_MEMCPY3D *box) {
     return copy_3d(box);
 }
 
-API(cuMemcpy3DAsync_v2, const CUDA_MEMCPY3D *box, UNUSED CUstream stream) {
+API(cuMemcpy3DAsync_v2, const CUDA_MEMCPY3D *box, CUstream stream) {
     ENTER_CONTEXT();
+    NEED(box);
+    OR_CAPTURE(stream, .type = NODE_MEMCPY, .copy = *box);
     return copy_3d(box);
 }
 
@@ -178,7 +200,9 @@ API(cuMemcpy3DPeer, const CUDA_MEMCPY3D *box) {
     return copy_3d(box);
 }
 
-API(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D *box, UNUSED CUstream stream) {
+API(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D *box, CUstream stream) {
     ENTER_CONTEXT();
+    NEED(box);
+    OR_CAPTURE(stream, .type = NODE_MEMCPY, .copy = *box);
     return copy_3d(box);
 }

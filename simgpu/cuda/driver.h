@@ -126,6 +126,7 @@ void contexts_after_fork(void);
 CUresult pools_start(struct device *device, int ordinal);
 void pools_settle(int device); // a point of synchronisation: unused chunks go back
 CUresult pool_free(struct block *block);
+int pool_device(const struct pool *pool); // -1: none
 
 // managed.c
 bool managed_evict(int device); // one block; false: none is there

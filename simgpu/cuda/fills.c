@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fills of device memory with a value of 1, 2 or 4 bytes, done when the call returns.
-#include "copies.h"
+#include "graphs.h"
 #include <string.h>
 
 CUresult fill(uintptr_t at, const void *value, size_t width, size_t n) {
@@ -28,8 +28,9 @@ API(cuMemsetD8_v2, CUdeviceptr at, unsigned char value, size_t n) {
     return fill(at, &value, sizeof value, n);
 }
 
-API(cuMemsetD8Async, CUdeviceptr at, unsigned char value, size_t n, UNUSED CUstream stream) {
+API(cuMemsetD8Async, CUdeviceptr at, unsigned char value, size_t n, CUstream stream) {
     ENTER_CONTEXT();
+    OR_CAPTURE(stream, .type = NODE_MEMSET, .fill = {at, 0, value, sizeof value, n, 1});
     return fill(at, &value, sizeof value, n);
 }
 
@@ -38,8 +39,9 @@ API(cuMemsetD16_v2, CUdeviceptr at, unsigned short value, size_t n) {
     return fill(at, &value, sizeof value, n);
 }
 
-API(cuMemsetD16Async, CUdeviceptr at, unsigned short value, size_t n, UNUSED CUstream stream) {
+API(cuMemsetD16Async, CUdeviceptr at, unsigned short value, size_t n, CUstream stream) {
     ENTER_CONTEXT();
+    OR_CAPTURE(stream, .type = NODE_MEMSET, .fill = {at, 0, value, sizeof value, n, 1});
     return fill(at, &value, sizeof value, n);
 }
 
@@ -48,8 +50,9 @@ API(cuMemsetD32_v2, CUdeviceptr at, unsigned value, size_t n) {
     return fill(at, &value, sizeof value, n);
 }
 
-API(cuMemsetD32Async, CUdeviceptr at, unsigned value, size_t n, UNUSED CUstream stream) {
+API(cuMemsetD32Async, CUdeviceptr at, unsigned value, size_t n, CUstream stream) {
     ENTER_CONTEXT();
+    OR_CAPTURE(stream, .type = NODE_MEMSET, .fill = {at, 0, value, sizeof value, n, 1});
     return fill(at, &value, sizeof value, n);
 }
 
@@ -59,8 +62,9 @@ API(cuMemsetD2D8_v2, CUdeviceptr at, size_t pitch, unsigned char value, size_t w
 }
 
 API(cuMemsetD2D8Async, CUdeviceptr at, size_t pitch, unsigned char value, size_t width, size_t height,
-    UNUSED CUstream stream) {
+    CUstream stream) {
     ENTER_CONTEXT();
+    OR_CAPTURE(stream, .type = NODE_MEMSET, .fill = {at, pitch, value, sizeof value, width, height});
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }
 
@@ -70,8 +74,9 @@ API(cuMemsetD2D16_v2, CUdeviceptr at, size_t pitch, unsigned short value, size_t
 }
 
 API(cuMemsetD2D16Async, CUdeviceptr at, size_t pitch, unsigned short value, size_t width, size_t height,
-    UNUSED CUstream stream) {
+    CUstream stream) {
     ENTER_CONTEXT();
+    OR_CAPTURE(stream, .type = NODE_MEMSET, .fill = {at, pitch, value, sizeof value, width, height});
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }
 
@@ -81,7 +86,8 @@ API(cuMemsetD2D32_v2, CUdeviceptr at, size_t pitch, unsigned value, size_t width
 }
 
 API(cuMemsetD2D32Async, CUdeviceptr at, size_t pitch, unsigned value, size_t width, size_t height,
-    UNUSED CUstream stream) {
+    CUstream stream) {
     ENTER_CONTEXT();
+    OR_CAPTURE(stream, .type = NODE_MEMSET, .fill = {at, pitch, value, sizeof value, width, height});
     return fill_2d(at, pitch, &value, sizeof value, width, height);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Functions and kernels: what they are asked about, and their launches, which succeed and do nothing. Also
 // the linker, whose product is what it was given.
+#include "graphs.h"
 #include "modules.h"
 #include <stdlib.h>
 #include <string.h>
@@ -159,32 +160,33 @@ API(cuOccupancyMaxActiveClusters, int *clusters, CUfunction function, UNUSED con
 
 // ------- launches
 
-static CUresult launch(struct context *ctx, CUfunction function, unsigned grid, unsigned block) {
+static CUresult launch(struct context *ctx, CUstream stream, CUfunction function, unsigned grid,
+                       unsigned block) {
     NEED_FUNCTION(function);
     NEED(grid && block && block <= 1024);
+    OR_CAPTURE(stream, .type = NODE_KERNEL, .kernel = {.function = function});
     managed_launched(ctx);
     return CUDA_SUCCESS;
 }
 
 API(cuLaunchKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-    unsigned bz, UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments,
-    UNUSED void **extra) {
+    unsigned bz, UNUSED unsigned shared, CUstream stream, UNUSED void **arguments, UNUSED void **extra) {
     ENTER_CONTEXT();
-    return launch(ctx, function, gx && gy && gz, bx * by * bz);
+    return launch(ctx, stream, function, gx && gy && gz, bx * by * bz);
 }
 
 API(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, UNUSED void **arguments,
     UNUSED void **extra) {
     ENTER_CONTEXT();
     NEED(config);
-    return launch(ctx, function, config->gridDimX && config->gridDimY && config->gridDimZ,
+    return launch(ctx, config->hStream, function, config->gridDimX && config->gridDimY && config->gridDimZ,
                   config->blockDimX * config->blockDimY * config->blockDimZ);
 }
 
 API(cuLaunchCooperativeKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-    unsigned by, unsigned bz, UNUSED unsigned shared, UNUSED CUstream stream, UNUSED void **arguments) {
+    unsigned by, unsigned bz, UNUSED unsigned shared, CUstream stream, UNUSED void **arguments) {
     ENTER_CONTEXT();
-    return launch(ctx, function, gx && gy && gz, bx * by * bz);
+    return launch(ctx, stream, function, gx && gy && gz, bx * by * bz);
 }
 
 // ------- the linker: texts are put one behind the other, of anything else the last input is the product

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linear, pitched and host memory. A block larger than the small ones costs whole granules; the
 // small ones lie together in slabs (slabs.c); a pool's cost its pool (pools.c).
-#include "memory.h"
+#include "graphs.h"
 #include <string.h>
 #include <sys/mman.h>
 
@@ -96,12 +96,14 @@ static CUresult free_kinds(uintptr_t address, unsigned kinds) {
     if (block && block->kind == KIND_SLAB && kinds & 1u << KIND_DEVICE)
         result = slab_put(block->slab, address);
     else if (block && block->base == address && kinds & 1u << block->kind)
-        result = block->kind == KIND_POOL ? pool_free(block) : memory_drop(block);
+        result = block->kind == KIND_POOL    ? pool_free(block)
+                 : block->kind == KIND_GRAPH ? graph_memory_free(block)
+                                             : memory_drop(block);
     lock_release(&driver.lock);
     return result;
 }
 
-#define DEVICE_KINDS (1u << KIND_DEVICE | 1u << KIND_MANAGED | 1u << KIND_POOL)
+#define DEVICE_KINDS (1u << KIND_DEVICE | 1u << KIND_MANAGED | 1u << KIND_POOL | 1u << KIND_GRAPH)
 
 CUresult memory_free(uintptr_t address) {
     return address ? free_kinds(address, DEVICE_KINDS) : CUDA_SUCCESS;
@@ -112,8 +114,11 @@ API(cuMemFree_v2, CUdeviceptr address) {
     return memory_free(address);
 }
 
-API(cuMemFreeAsync, CUdeviceptr address, UNUSED CUstream stream) {
+API(cuMemFreeAsync, CUdeviceptr address, CUstream stream) {
     ENTER_CONTEXT();
+    CUresult result;
+    if (captured_free(stream, address, &result))
+        return result;
     return free_kinds(address, DEVICE_KINDS);
 }
 

@@ -42,6 +42,9 @@ void ipc_end(struct block *block);
 bool block_show(struct block *block, int fd, uint64_t offset, size_t size); // a file's bytes in its place
 void block_hide(struct block *block);                                       // ... and no longer
 
+// graph_memory.c
+CUresult graph_memory_free(struct block *block);
+
 // slabs.c: small blocks
 CUresult slab_get(CUdeviceptr *out, size_t size, struct context *ctx);
 CUresult slab_put(struct slab *slab, uintptr_t address);

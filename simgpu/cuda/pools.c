@@ -3,6 +3,7 @@
 // when work is waited for. Streams run nothing here, so an allocation is ready and a free done at once. Where
 // in a pool's chunks a block would lie is not simulated: only how much the pool has taken.
 #include "pools.h"
+#include "graphs.h"
 #include <stdlib.h>
 
 enum { MAGIC = 0x504f4f4c, ALIGNMENT = 512 };
@@ -25,6 +26,10 @@ static struct pool *all;
 
 bool is_pool(const struct pool *pool) {
     return pool && pool->magic == MAGIC && !pool->destroyed;
+}
+
+int pool_device(const struct pool *pool) {
+    return is_pool(pool) ? pool->device : -1;
 }
 
 static bool resize(struct pool *pool, uint64_t to) {
@@ -148,13 +153,19 @@ CUresult pool_free(struct block *block) {
     return CUDA_SUCCESS;
 }
 
-API(cuMemAllocAsync, CUdeviceptr *out, size_t size, UNUSED CUstream stream) {
+API(cuMemAllocAsync, CUdeviceptr *out, size_t size, CUstream stream) {
     ENTER_CONTEXT();
+    CUresult result;
+    if (captured_alloc(stream, out, size, NULL, &result))
+        return result;
     return allocate(out, size, driver.device[ctx->device].pool, ctx);
 }
 
-API(cuMemAllocFromPoolAsync, CUdeviceptr *out, size_t size, CUmemoryPool pool, UNUSED CUstream stream) {
+API(cuMemAllocFromPoolAsync, CUdeviceptr *out, size_t size, CUmemoryPool pool, CUstream stream) {
     ENTER_CONTEXT();
+    CUresult result;
+    if (captured_alloc(stream, out, size, pool, &result))
+        return result;
     return allocate(out, size, pool, ctx);
 }
 

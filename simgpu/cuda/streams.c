@@ -1,34 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Streams and events. A stream runs nothing: all work is done when the call that gives it returns, so waiting
-// only settles the pools. Nothing is captured into graphs.
-#include "driver.h"
+// only settles the pools.
+#include "streams.h"
+#include "graphs.h"
 #include <stdlib.h>
-#include <time.h>
 
 enum { STREAM_MAGIC = 0x5354524d, EVENT_MAGIC = 0x45564e54, LEGACY = 1, PER_THREAD = 2, FLAGS_ALL = 1 };
 
-struct stream {
-    uint32_t magic;
-    struct context *context;
-    unsigned flags;
-    int priority;
-    uint64_t id;
-};
-
-struct event {
-    uint32_t magic;
-    struct context *context;
-    unsigned flags;
-    bool recorded;
-    struct timespec at;
-};
-
 // The default streams have numbers for handles: they belong to the current context.
-static bool is_default(CUstream stream) {
+bool stream_is_default(CUstream stream) {
     return (uintptr_t)stream <= PER_THREAD;
 }
-static bool is_stream(CUstream stream) {
-    return is_default(stream) || stream->magic == STREAM_MAGIC;
+bool stream_is(CUstream stream) {
+    return stream_is_default(stream) || stream->magic == STREAM_MAGIC;
 }
 static bool is_event(CUevent event) {
     return event && event->magic == EVENT_MAGIC;
@@ -45,11 +29,8 @@ static CUresult create(CUstream *out, unsigned flags, int priority, struct conte
     struct stream *stream = calloc(1, sizeof *stream);
     if (!stream)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *stream = (struct stream){STREAM_MAGIC, ctx, flags,
-                              priority > 0    ? 0
-                              : priority < -5 ? -5
-                                              : priority,
-                              new_id()};
+    priority = priority > 0 ? 0 : priority < -5 ? -5 : priority;
+    *stream = (struct stream){STREAM_MAGIC, ctx, flags, priority, new_id()};
     *out = stream;
     return CUDA_SUCCESS;
 }
@@ -65,7 +46,8 @@ API(cuStreamCreateWithPriority, CUstream *out, unsigned flags, int priority) {
 }
 
 static CUresult destroy_stream(CUstream stream) {
-    NEED_HANDLE(!is_default(stream) && is_stream(stream));
+    NEED_HANDLE(!stream_is_default(stream) && stream_is(stream));
+    capture_left(stream);
     stream->magic = 0;
     free(stream);
     return CUDA_SUCCESS;
@@ -83,60 +65,68 @@ API(cuStreamDestroy, CUstream stream) {
 
 API(cuStreamSynchronize, CUstream stream) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
-    pools_settle(is_default(stream) ? ctx->device : stream->context->device);
+    NEED_HANDLE(stream_is(stream));
+    CUresult forbidden = capture_forbids(stream);
+    if (forbidden)
+        return forbidden;
+    pools_settle(stream_is_default(stream) ? ctx->device : stream->context->device);
     return CUDA_SUCCESS;
 }
 
 API(cuStreamQuery, CUstream stream) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
+    CUresult forbidden = capture_forbids(stream);
+    if (forbidden)
+        return forbidden;
     return CUDA_SUCCESS;
 }
 
 API(cuStreamWaitEvent, CUstream stream, CUevent event, UNUSED unsigned flags) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream) && is_event(event));
-    return CUDA_SUCCESS;
+    NEED_HANDLE(stream_is(stream) && is_event(event));
+    CUresult result = CUDA_SUCCESS;
+    capture_wait(stream, event, &result);
+    return result;
 }
 
 API(cuStreamGetPriority, CUstream stream, int *priority) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     NEED(priority);
-    *priority = is_default(stream) ? 0 : stream->priority;
+    *priority = stream_is_default(stream) ? 0 : stream->priority;
     return CUDA_SUCCESS;
 }
 
 API(cuStreamGetFlags, CUstream stream, unsigned *flags) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     NEED(flags);
-    *flags = is_default(stream) ? 0 : stream->flags;
+    *flags = stream_is_default(stream) ? 0 : stream->flags;
     return CUDA_SUCCESS;
 }
 
 API(cuStreamGetId, CUstream stream, unsigned long long *id) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     NEED(id);
-    *id = is_default(stream) ? (uintptr_t)stream : stream->id;
+    *id = stream_is_default(stream) ? (uintptr_t)stream : stream->id;
     return CUDA_SUCCESS;
 }
 
 API(cuStreamGetCtx, CUstream stream, CUcontext *out) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     NEED(out);
-    *out = is_default(stream) ? ctx : stream->context;
+    *out = stream_is_default(stream) ? ctx : stream->context;
     return CUDA_SUCCESS;
 }
 
 API(cuStreamGetCtx_v2, CUstream stream, CUcontext *out, void **green) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     if (out)
-        *out = is_default(stream) ? ctx : stream->context;
+        *out = stream_is_default(stream) ? ctx : stream->context;
     if (green)
         *green = NULL;
     return CUDA_SUCCESS;
@@ -144,16 +134,16 @@ API(cuStreamGetCtx_v2, CUstream stream, CUcontext *out, void **green) {
 
 API(cuStreamGetDevice, CUstream stream, CUdevice *device) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     NEED(device);
-    *device = is_default(stream) ? ctx->device : stream->context->device;
+    *device = stream_is_default(stream) ? ctx->device : stream->context->device;
     return CUDA_SUCCESS;
 }
 
 API(cuStreamAddCallback, CUstream stream, void (*callback)(CUstream, CUresult, void *), void *data,
     UNUSED unsigned flags) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     NEED(callback);
     callback(stream, CUDA_SUCCESS, data);
     return CUDA_SUCCESS;
@@ -161,8 +151,9 @@ API(cuStreamAddCallback, CUstream stream, void (*callback)(CUstream, CUresult, v
 
 API(cuLaunchHostFunc, CUstream stream, void (*function)(void *), void *data) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     NEED(function);
+    OR_CAPTURE(stream, .type = NODE_HOST, .host = {function, data});
     function(data);
     return CUDA_SUCCESS;
 }
@@ -170,33 +161,8 @@ API(cuLaunchHostFunc, CUstream stream, void (*function)(void *), void *data) {
 API(cuStreamAttachMemAsync, CUstream stream, UNUSED CUdeviceptr at, UNUSED size_t size,
     UNUSED unsigned flags) {
     ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
+    NEED_HANDLE(stream_is(stream));
     return CUDA_SUCCESS;
-}
-
-API(cuStreamIsCapturing, CUstream stream, int *status) {
-    ENTER_CONTEXT();
-    NEED_HANDLE(is_stream(stream));
-    NEED(status);
-    *status = 0;
-    return CUDA_SUCCESS;
-}
-
-API(cuStreamGetCaptureInfo, CUstream stream, int *status, UNUSED uint64_t *id) {
-    ENTER();
-    return cuStreamIsCapturing(stream, status);
-}
-
-API(cuStreamGetCaptureInfo_v2, CUstream stream, int *status, UNUSED uint64_t *id, UNUSED void *graph,
-    UNUSED const void *nodes, UNUSED size_t *n) {
-    ENTER();
-    return cuStreamIsCapturing(stream, status);
-}
-
-API(cuStreamGetCaptureInfo_v3, CUstream stream, int *status, UNUSED uint64_t *id, UNUSED void *graph,
-    UNUSED const void *nodes, UNUSED const void *edges, UNUSED size_t *n) {
-    ENTER();
-    return cuStreamIsCapturing(stream, status);
 }
 
 API(cuThreadExchangeStreamCaptureMode, int *mode) {
@@ -225,6 +191,7 @@ API(cuEventCreate, CUevent *out, unsigned flags) {
 static CUresult destroy_event(CUevent event) {
     NEED_HANDLE(is_event(event));
     event->magic = 0;
+    free(event->after);
     free(event);
     return CUDA_SUCCESS;
 }
@@ -239,11 +206,16 @@ API(cuEventDestroy, CUevent event) {
     return destroy_event(event);
 }
 
-API(cuEventRecord, CUevent event, CUstream stream) {
-    ENTER_CONTEXT();
-    NEED_HANDLE(is_event(event) && is_stream(stream));
+void event_record(CUevent event) {
     clock_gettime(CLOCK_MONOTONIC, &event->at);
     event->recorded = true;
+}
+
+API(cuEventRecord, CUevent event, CUstream stream) {
+    ENTER_CONTEXT();
+    NEED_HANDLE(is_event(event) && stream_is(stream));
+    if (!capture_record(event, stream))
+        event_record(event);
     return CUDA_SUCCESS;
 }
 
@@ -261,6 +233,8 @@ API(cuEventQuery, CUevent event) {
 API(cuEventSynchronize, CUevent event) {
     ENTER();
     NEED_HANDLE(is_event(event));
+    if (event->capture)
+        return CUDA_ERROR_CAPTURED_EVENT;
     pools_settle(event->context->device);
     return CUDA_SUCCESS;
 }

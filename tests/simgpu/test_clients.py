@@ -133,9 +133,9 @@ def test_a_trace_names_calls_and_callers(sim: Sim, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with driver(sim, GPUPORTION_SIM_TRACE=str(trace)) as cuda:
         cuda.open()
-        cuda.call("cuGraphCreate", "&", 0)
+        cuda.call("cuMulticastCreate", "&", 0)
     calls = [line.split()[0] for line in trace.read_text().splitlines()]
-    assert calls == ["cuInit", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuGraphCreate"]
+    assert calls == ["cuInit", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuMulticastCreate"]
 
 
 def test_without_a_simulation_there_is_no_device(tmp_path: Path, sim: Sim) -> None:

@@ -104,7 +104,12 @@ def test_no_private_table_is_handed_out(cuda: ctypes.CDLL) -> None:
 
 def test_what_is_not_simulated_says_so(cuda: ctypes.CDLL) -> None:
     """Every exported function without a body answers CUDA_ERROR_NOT_SUPPORTED, whatever its arguments."""
-    for name in ("cuGraphCreate", "cuMulticastCreate", "cudbgGetAPI", "cuLogicalEndpointCreate"):
+    for name in (
+        "cuGraphConditionalHandleCreate",
+        "cuMulticastCreate",
+        "cudbgGetAPI",
+        "cuLogicalEndpointCreate",
+    ):
         assert getattr(cuda, name)(0, 0, 0, 0) == NOT_SUPPORTED
 
 
