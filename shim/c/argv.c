@@ -117,12 +117,21 @@ static const struct option *by_name(const struct line *line, const char *name, s
     return line->dialect == DIALECT_GETOPT && beginnings == 1 && n > 0 ? begun : NULL;
 }
 
+// As Go's strconv.ParseBool; what it would not take, the runtime refuses itself.
+static bool says_no(const char *value) {
+    static const char *const words[] = {"0", "f", "F", "false", "FALSE", "False"};
+    for (size_t i = 0; value != NULL && i < sizeof words / sizeof *words; i++)
+        if (strcmp(value, words[i]) == 0)
+            return true;
+    return false;
+}
+
 static void put(struct line *line, const struct option *option, const char *value) {
     char *field = (char *)&line->command + option->into;
     if (option->into == DROPPED)
         return;
     if (option->kind == FLAG)
-        *(bool *)field = value == NULL || strcmp(value, "false") != 0;
+        *(bool *)field = !says_no(value);
     else
         *(const char **)field = value;
 }

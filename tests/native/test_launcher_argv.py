@@ -73,6 +73,7 @@ LINES: list[tuple[str, dict[str, str], dict[str, str] | None]] = [
     ("create --bundle= c", {"verb": "create", "bundle": "", "id": "c"}, None),
     ("create - ", {"verb": "create", "id": "-"}, None),
     ("create --help", {"verb": "create", "help": "yes"}, None),
+    ("--version=0 create --help=F c", {"verb": "create", "id": "c"}, None),
     ("--version", {"verb": "none", "version": "yes"}, None),
     ("-v", {"verb": "none", "version": "yes"}, None),
     ("-V", {"verb": "none", "unsure": "yes"}, {"verb": "none", "version": "yes"}),
