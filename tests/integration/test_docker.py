@@ -68,7 +68,9 @@ def test_neighbours_are_invisible_and_cannot_take_each_others_share(node: Node) 
     with node.session("1G") as one, node.session("1G") as two:
         assert one.alloc(600 * MB) == two.alloc(600 * MB) == "CUDA_SUCCESS"
         assert one.alloc(600 * MB) == two.alloc(600 * MB) == "CUDA_ERROR_OUT_OF_MEMORY"
-        assert list(two.ask("nvml")["processes"]) == [str(two.pid)]
+        seen = two.ask("nvml")
+        assert list(seen["processes"]) == [str(two.pid)]
+        assert sum(seen["processes"].values()) == seen["used"] < 1000 * MB, "the other's 600 MB are in it"
 
 
 def test_without_a_request_nothing_is_touched_and_no_daemon_is_needed(node: Node, tmp_path: Path) -> None:
