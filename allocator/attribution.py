@@ -8,9 +8,9 @@ samples: a single sample mixes moments."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from gpuportion.allocator import cgroups, processes
@@ -22,13 +22,14 @@ PATIENCE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """How the processes of one grant are known. `ledger` is the device number of its ledger's own tmpfs, or
-    0."""
+    """How the processes of one grant are known, and what it gives them. `ledger` is the device number of its
+    ledger's own tmpfs, or 0; `limits` bytes by GPU UUID."""
 
     token: str
     cgroups: tuple[str, ...] = ()
     pid: int = 0
     ledger: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Attribution:
             reading.uuid: tuple(Held(pid, size, owners[pid]) for pid, size in reading.processes.items())
             for reading in sample.readings
         }
-        return tuple(self._gpu(reading) for reading in sample.readings)
+        return tuple(self._gpu(reading, claims) for reading in sample.readings)
 
     def _owner(self, pid: int, claims: Iterable[Claim]) -> str | None:
         start = processes.start_of(pid)
@@ -75,7 +76,7 @@ class Attribution:
             self._known[pid] = (start, token)
         return token
 
-    def _gpu(self, reading: Reading) -> Gpu:
+    def _gpu(self, reading: Reading, claims: Iterable[Claim]) -> Gpu:
         held = self.held[reading.uuid]
         seen = self._unlisted.setdefault(reading.uuid, deque(maxlen=PATIENCE))
         seen.append(max(0, reading.used - sum(one.size for one in held)))
@@ -88,10 +89,22 @@ class Attribution:
             total=reading.total,
             reserved=reading.reserved,
             used=reading.used,
-            unmanaged=sum(one.size for one in held if one.token == "") + unlisted,
+            unmanaged=sum(one.size for one in held if one.token == "")
+            + _beyond(reading.uuid, held, claims)
+            + unlisted,
             margin=self._margin,
             trouble=reading.trouble,
         )
+
+
+def _beyond(uuid: str, held: Iterable[Held], claims: Iterable[Claim]) -> int:
+    """Bytes that grants' processes hold beyond their grants: nobody else can have them, whoever let them."""
+    limits = {claim.token: claim.limits.get(uuid, 0) for claim in claims}
+    sums: Counter[str] = Counter()
+    for one in held:
+        if one.token in limits:
+            sums[one.token] += one.size
+    return sum(max(0, size - limits[token]) for token, size in sums.items())
 
 
 def find_owner(

@@ -99,6 +99,7 @@ class NodeView:
             token=grant.token,
             cgroups=grant.cgroups,
             pid=grant.holder.pid if grant.holder else 0,
+            limits={share.uuid: share.limit for share in grant.shares},
             ledger=0 if grant.cgroups or grant.state is not State.ACTIVE else self._ledger_device(grant),
         )
 

@@ -48,7 +48,8 @@ def test_memory_without_a_grant_is_not_granted() -> None:
     attribution = Attribution(margin=0)
     with Sleeper() as stranger:
         (gpu,) = attribution.update(
-            sample({os.getpid(): 10 * GIB, stranger.pid: 3 * GIB}), [Claim("mine", pid=os.getpid())]
+            sample({os.getpid(): 10 * GIB, stranger.pid: 3 * GIB}),
+            [Claim("mine", pid=os.getpid(), limits={UUID: 10 * GIB})],
         )
     assert gpu.unmanaged == 3 * GIB
     assert gpu.grantable == 80 * GIB - 600 * MIB - 3 * GIB
@@ -56,6 +57,18 @@ def test_memory_without_a_grant_is_not_granted() -> None:
         (os.getpid(), "mine"),
         (stranger.pid, ""),
     }
+
+
+@pytest.mark.parametrize(
+    ("limits", "beyond"), [({UUID: 12 * GIB}, 0), ({UUID: 7 * GIB}, 3 * GIB), ({}, 10 * GIB)]
+)
+def test_memory_beyond_a_grant_is_not_granted(limits: dict[str, int], beyond: int) -> None:
+    """Whatever got past the library is there: to promise it to somebody else would only make that one fail."""
+    attribution = Attribution(margin=0)
+    (gpu,) = attribution.update(
+        sample({os.getpid(): 10 * GIB}), [Claim("mine", pid=os.getpid(), limits=limits)]
+    )
+    assert gpu.unmanaged == beyond
 
 
 def test_a_process_that_has_just_ended_is_nobodys() -> None:
