@@ -102,12 +102,22 @@ static inline void *gp_own_memory(void **where, size_t bytes) {
     return at;
 }
 
-/* A lock for a few instructions. It lies in memory that a fork wipes, so that a child never finds it taken by
- * a thread that it does not have. */
+/* Waits for who has a lock: a while awake, then asleep. The making of a context takes a good part of a
+ * second, and a yield does not let those of lower priority go on, whom a real-time thread may be waiting for.
+ */
+static inline void gp_wait(unsigned tries) {
+    const struct timespec short_sleep = {0, 50000};
+    if (tries > 300)
+        gp_syscall(SYS_nanosleep, (long)&short_sleep, 0, 0, 0, 0, 0);
+    else if (tries > 100)
+        gp_yield();
+}
+
+/* A lock, for a few instructions as a rule. It lies in memory that a fork wipes, so that a child never finds
+ * it taken by a thread that it does not have. */
 static inline void gp_lock(uint32_t *lock) {
     for (unsigned tries = 0; __atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE); tries++)
-        if (tries > 100)
-            gp_yield();
+        gp_wait(tries);
 }
 static inline void gp_unlock(uint32_t *lock) {
     __atomic_store_n(lock, 0, __ATOMIC_RELEASE);
