@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#ifndef GP_LIMITS_H
-#define GP_LIMITS_H
+#ifndef GP_CONTEXT_LIMITS_H
+#define GP_CONTEXT_LIMITS_H
 #include <stdint.h>
 
 /* Forgets what was charged for a context's limits, and adds it up by GPU. */

@@ -4,7 +4,7 @@
  * can be gigabytes. The limits that a context begins with are part of what it costs; what is set beyond them
  * is charged in full, whenever the driver gets around to taking it. Limits of nested launches are small and
  * not counted. */
-#include "limits.h"
+#include "context_limits.h"
 
 #include "admit.h"
 #include "blocks.h"
