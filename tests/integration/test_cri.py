@@ -43,7 +43,11 @@ def loaded(running_node: Node, root_tar: Path, short_folder: Path) -> Iterator[P
 
 @pytest.fixture(scope="module", params=["runc", "crun"])
 def containerd(
-    request: pytest.FixtureRequest, loaded: PrivateContainerd, running_node: Node, short_folder: Path
+    request: pytest.FixtureRequest,
+    loaded: PrivateContainerd,
+    running_node: Node,
+    short_folder: Path,
+    root_folder: Path,
 ) -> Iterator[PrivateContainerd]:
     """It again, running before one low-level runtime."""
     if bundle.low_level(request.param) is None:
@@ -54,6 +58,8 @@ def containerd(
     env = {**running_node.env, "GPUPORTION_WAIT_S": "3", "GPUPORTION_RUNTIME": low_level}
     try:
         loaded.start(env)
+        if reason := engines.Ctr(loaded, root_folder, low_level).objection(low_level):
+            pytest.skip(reason)
         yield loaded
     finally:
         loaded.stop()

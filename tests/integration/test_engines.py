@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,18 @@ def engine(
     folder = short_folder / f"{kind}-{low_level}"
     folder.mkdir()
     runtime = engines.launcher(folder, running_node, low_level)
-    if kind == "podman":
-        yield Podman(folder, root_folder, runtime)
-        return
-    containerd = PrivateContainerd(folder / "containerd")
-    try:
-        containerd.start(os.environ)
-        yield Ctr(containerd, root_folder, runtime)
-    finally:
-        containerd.remove()
+    with ExitStack() as stack:
+        made: Engine
+        if kind == "podman":
+            made = Podman(folder, root_folder, runtime)
+        else:
+            containerd = PrivateContainerd(folder / "containerd")
+            stack.callback(containerd.remove)
+            containerd.start(os.environ)
+            made = Ctr(containerd, root_folder, runtime)
+        if objection := made.objection(engines.low_level(folder, low_level)):
+            pytest.skip(objection)
+        yield made
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 import socket
 import subprocess
 import tarfile
@@ -25,16 +26,27 @@ from tests.support.cri import NODE, POD, Cri, pairs
 from tests.support.node import CLIENT, gpuportion_command
 
 IMAGE: Final = "gpuportion.test/image:1"
-CONFIG: Final = """\
-version = 2  # a test's
+FRAME: Final = """\
+version = {version}  # a test's
 root = "{folder}/root"
 state = "{folder}/state"
 [grpc]
   address = "{folder}/containerd.sock"
+"""
+PLUGINS: Final = {
+    2: """\
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{image}"
   restrict_oom_score_adj = true
-"""
+""",
+    3: """\
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{image}"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+""",
+}
+"""Version of a configuration -> what it says of pods. Without CAP_SYS_RESOURCE no score may be lowered."""
 HOST: Final = {"namespace_options": {"network": NODE, "pid": POD, "ipc": POD}}
 """Without a network plugin a pod can only have the host's network."""
 
@@ -47,7 +59,9 @@ class PrivateContainerd:
         self.socket = str(folder / "containerd.sock")
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
-        (folder / "config.toml").write_text(CONFIG.format(folder=folder, image=IMAGE))
+        version = _config_version()
+        text = (FRAME + PLUGINS[version]).format(version=version, folder=folder, image=IMAGE)
+        (folder / "config.toml").write_text(text)
 
     def install(self, env: Mapping[str, str]) -> None:
         """`gpuportion install`, on our own configuration."""
@@ -132,6 +146,13 @@ class PrivateContainerd:
     def _connects(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             return sock.connect_ex(self.socket) == 0
+
+
+def _config_version() -> int:
+    """The newest that the installed containerd knows: 3 from 2.0 on."""
+    said = subprocess.run(["containerd", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r" v?(\d+)\.", said)
+    return 3 if found is not None and int(found[1]) >= 2 else 2
 
 
 def _write_image(tar: tarfile.TarFile, layer: Path) -> None:

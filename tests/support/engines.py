@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shlex
 import shutil
@@ -104,6 +105,15 @@ class Engine:
             stdin=subprocess.DEVNULL,
         )
 
+    def alone(self, low_level: str) -> Engine:
+        """The same engine without us before the low-level runtime."""
+        raise NotImplementedError
+
+    def objection(self, low_level: str) -> str | None:
+        """Why this engine runs no container by this low-level runtime, even without us; None: it does."""
+        done = self.done(self.alone(low_level).run("gpuportion-test-alone", [], "/usr/bin/true"))
+        return None if done.returncode == 0 else f"needs another {low_level}: {done.stderr.strip()}"
+
     @contextlib.contextmanager
     def container(self, name: str, options: Sequence[str]) -> Iterator[str]:
         try:
@@ -122,7 +132,7 @@ class Podman(Engine):
     """podman with folders of its own, and our drop-in as its whole configuration."""
 
     def __init__(self, folder: Path, root: Path, runtime: str) -> None:
-        self.folder, self.root = folder, root
+        self.folder, self.root, self.runtime = folder, root, "gpuportion"
         self.config = folder / "containers.conf.d/gpuportion.conf"
         edits = ENGINES["podman"].edits(str(self.config), runtime, False)
         installation.apply("podman", installation.plan_install("podman", edits, str(folder)), str(folder))
@@ -131,9 +141,14 @@ class Podman(Engine):
     def env(self) -> dict[str, str]:
         return {**os.environ, "CONTAINERS_CONF": str(self.config)}
 
+    def alone(self, low_level: str) -> Engine:
+        engine = copy.copy(self)
+        engine.runtime = low_level
+        return engine
+
     def command(self, *words: str) -> list[str]:
         own = [f"--root={self.folder}/root", f"--runroot={self.folder}/runroot", "--cgroup-manager=cgroupfs"]
-        return ["podman", *own, "--runtime=gpuportion", *words]
+        return ["podman", *own, f"--runtime={self.runtime}", *words]
 
     def run(self, name: str, options: Sequence[str], *command: str) -> list[str]:
         return self.command(
@@ -158,6 +173,9 @@ class Ctr(Engine):
 
     def __init__(self, containerd: PrivateContainerd, root: Path, runtime: str) -> None:
         self.containerd, self.root, self.runtime = containerd, root, runtime
+
+    def alone(self, low_level: str) -> Engine:
+        return Ctr(self.containerd, self.root, low_level)
 
     def command(self, *words: str) -> list[str]:
         return self.containerd.ctr_command(*words)
