@@ -26,6 +26,9 @@ FOLDER: Final = ("ro", "nosuid", "nodev", "noexec", "mode=755", "size=64k")
 """Our folder is a mount of its own: the image's layer stays clean, and it can't be moved away or swapped."""
 HOOK_ENV: Final = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
 """For a CDI hook that brings no environment: an absent one is inherited, in old runc from the image."""
+COMPAT: Final = "enable-cuda-compat"
+"""NVIDIA's hook that puts a newer driver of the image first in ld.so.cache. The host's serves under a grant, and would
+find the compilers of that other one there."""
 VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES=void"
 DEFAULT_MODE: Final = 0o666
 """Of a device node, as the driver makes its own: any user of the container may use the GPU."""
@@ -195,6 +198,8 @@ def _hooks(given: Mapping[str, Any], injection: Injection, removed: strip.Remove
     ours = frozenset(posixpath.basename(str(entry["path"])) for entry in injection.hooks.values())
     edited = strip.hooks({stage: _list(given, stage) for stage in given}, ours, removed)
     for hook in injection.edits.hooks:
+        if COMPAT in hook.args:
+            continue
         edited.setdefault(hook.stage, []).append(_cdi_hook(hook))
     for stage, entry in injection.hooks.items():
         edited[stage] = [dict(entry), *edited.get(stage, ())]

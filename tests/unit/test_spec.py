@@ -94,6 +94,18 @@ def test_our_mounts_come_last_parents_first() -> None:
         assert mount["type"] == "tmpfs" or mount["options"][-2:] == ["rbind", "rprivate"]
 
 
+def test_a_newer_driver_of_the_image_is_not_put_first() -> None:
+    """The host's serves; it must not find that one's compilers."""
+    given = injection()
+    compat = cdi.Hook(
+        "createContainer", "/usr/bin/nvidia-cdi-hook", ("nvidia-cdi-hook", "enable-cuda-compat", "-v")
+    )
+    edits = given.edits.plus(cdi.ContainerEdits(hooks=(compat,)))
+    after = spec.edit(with_gpus(), injection(edits=edits))
+    words = [hook["args"][1] for hook in after["hooks"]["createContainer"]]
+    assert words[-2:] == ["create-symlinks", "update-ldcache"]
+
+
 def test_the_environment_names_our_libraries_and_no_gpu() -> None:
     """The image's own preload stays behind ours; NVIDIA's runtime finds nothing to do."""
     got = variables(spec.edit(with_gpus(), injection()))
