@@ -24,6 +24,7 @@ from gpuportion.errors import GpuportionError
 from gpuportion.simgpu import cdi, state
 from gpuportion.simgpu.boards import BOARDS, parse
 from gpuportion.simgpu.costs import settle
+from gpuportion.simgpu.faults import check as check_faults
 
 DIRECTORY: Final = "/run/gpuportion-sim"
 """Where processes on the host look for a simulation that nobody named."""
@@ -80,20 +81,27 @@ def start(
     costs: Mapping[str, int] | None = None,
     seed: int | None = None,
     libraries: str | None = None,
+    faults: str = "",
+    peers: bool = True,
 ) -> Sim:
     """Make the devices that `spec` names. GP107: a wrong spec or cost, or a simulation there is in use.
 
     `cdi_dir` None: no CDI spec. A seed draws UUIDs and the costs that are not given. `libraries` is the
-    folder of the two built libraries; without it, those of this installation.
+    folder of the two built libraries; without it, those of this installation. `faults` are calls that are to
+    fail or be late: docs/simgpu.md. Without `peers` no device reaches another's memory.
     """
     names = parse(spec)
+    check_faults(faults)
     settled = settle(costs, seed)
     directory = os.path.abspath(directory)
     _refuse_if_used(directory)
     os.makedirs(f"{directory}/lib", mode=0o755, exist_ok=True)
     _place_libraries(f"{directory}/lib", libraries)
     notes = _make_nodes(f"{directory}/dev", len(names))
-    state.make(f"{directory}/state", _settings(names, settled, seed))
+    state.make(
+        f"{directory}/state",
+        {**_settings(names, settled, seed), "faults": faults, "no_peers": int(not peers)},
+    )
     sim = Sim(directory, _devices(f"{directory}/state"), notes)
     if cdi_dir is not None:
         _write_cdi(sim, cdi_dir)

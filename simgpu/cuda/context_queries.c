@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a context can be asked and told: device, flags, limits, caches, peers. None of it changes what it
-// costs.
+// What a context can be asked and told: device, flags, caches, peers. None of it changes what it costs.
 #include "driver.h"
 
 static CUresult given_or_current(CUcontext *ctx) {
@@ -72,23 +71,6 @@ API(cuCtxSynchronize_v2, CUcontext ctx) {
     return result;
 }
 
-API(cuCtxGetLimit, size_t *value, unsigned limit) {
-    ENTER_CONTEXT();
-    NEED(value);
-    if (limit >= CU_LIMITS)
-        return CUDA_ERROR_UNSUPPORTED_LIMIT;
-    *value = ctx->limit[limit];
-    return CUDA_SUCCESS;
-}
-
-API(cuCtxSetLimit, unsigned limit, size_t value) {
-    ENTER_CONTEXT();
-    if (limit >= CU_LIMITS)
-        return CUDA_ERROR_UNSUPPORTED_LIMIT;
-    ctx->limit[limit] = value;
-    return CUDA_SUCCESS;
-}
-
 API(cuCtxGetCacheConfig, int *config) {
     ENTER_CONTEXT();
     NEED(config);
@@ -127,15 +109,31 @@ API(cuCtxResetPersistingL2Cache, void) {
     return CUDA_SUCCESS;
 }
 
-API(cuCtxEnablePeerAccess, CUcontext peer, unsigned flags) {
-    ENTER_CONTEXT();
-    NEED(!flags);
-    if (!context_is(peer))
+static CUresult known_peer(const struct context *ctx, CUcontext peer) {
+    if (!context_is(peer) || !peer->alive)
         return CUDA_ERROR_INVALID_CONTEXT;
     return peer->device == ctx->device ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
 }
 
+API(cuCtxEnablePeerAccess, CUcontext peer, unsigned flags) {
+    ENTER_CONTEXT();
+    NEED(!flags);
+    CUresult result = known_peer(ctx, peer);
+    if (!result && !peers_reach(ctx->device, peer->device))
+        result = CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+    if (!result && ctx->peers & 1u << peer->device)
+        result = CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+    if (!result)
+        ctx->peers |= 1u << peer->device;
+    return result;
+}
+
 API(cuCtxDisablePeerAccess, CUcontext peer) {
     ENTER_CONTEXT();
-    return context_is(peer) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+    CUresult result = known_peer(ctx, peer);
+    if (!result && !(ctx->peers & 1u << peer->device))
+        result = CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+    if (!result)
+        ctx->peers &= ~(1u << peer->device);
+    return result;
 }

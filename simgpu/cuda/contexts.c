@@ -3,7 +3,6 @@
 // theirs. A context costs device memory for as long as it lives.
 #include "memory.h"
 #include <stdlib.h>
-#include <string.h>
 
 enum { MAGIC = 0x47434f4e, DEPTH = 64, FLAGS_ALL = 0x1ff };
 
@@ -22,30 +21,31 @@ void contexts_after_fork(void) {
     stack.depth = 0;
 }
 
-static const size_t default_limit[CU_LIMITS] = {1024, 1 << 20, 8 << 20, 2, 2048, 64, 0, 0, 0, 0, 0};
-
-static CUresult start(struct context *ctx) {
+CUresult context_open(struct context *ctx, uint64_t cost) {
     lock_acquire(&driver.lock);
     CUresult result = CUDA_SUCCESS;
     if (!ctx->alive) {
-        ctx->alive = charge(ctx->device, driver.costs.context);
+        ctx->alive = charge(ctx->device, cost);
+        ctx->cost = cost;
         result = ctx->alive ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
         ctx->magic = MAGIC;
         ctx->id = new_id();
         ctx->api_version = 3020;
-        memcpy(ctx->limit, default_limit, sizeof default_limit);
+        limits_reset(ctx);
     }
     lock_release(&driver.lock);
     return result;
 }
 
-static void stop(struct context *ctx) {
+void context_close(struct context *ctx) {
     lock_acquire(&driver.lock);
     if (ctx->alive) {
         ctx->alive = false;
         modules_drop(ctx);
         memory_drop_all(ctx);
-        uncharge(ctx->device, driver.costs.context);
+        uncharge(ctx->device, ctx->cost + ctx->grown);
+        ctx->grown = 0;
+        ctx->raised = false;
     }
     lock_release(&driver.lock);
 }
@@ -66,7 +66,7 @@ static CUresult create(CUcontext *out, unsigned flags, CUdevice device) {
     ctx->device = device;
     ctx->flags = flags;
     ctx->references = 1;
-    CUresult result = start(ctx);
+    CUresult result = context_open(ctx, driver.costs.context);
     if (!result)
         result = push(ctx);
     if (result)
@@ -103,7 +103,7 @@ API(cuCtxDestroy_v2, CUcontext ctx) {
     ENTER();
     if (!context_is(ctx) || ctx->primary)
         return CUDA_ERROR_INVALID_CONTEXT;
-    stop(ctx);
+    context_close(ctx);
     if (context_current() == ctx)
         stack.depth--;
     return CUDA_SUCCESS;
@@ -176,12 +176,9 @@ API(cuCtxGetCurrent, CUcontext *out) {
 
 // ------- primary contexts: one per device, for all who retain it
 
-API(cuDevicePrimaryCtxRetain, CUcontext *out, CUdevice device) {
-    ENTER();
-    NEED(out);
-    NEED_DEVICE(device);
+CUresult primary_retain(CUcontext *out, CUdevice device) {
     struct context *ctx = &driver.device[device].primary;
-    CUresult result = start(ctx);
+    CUresult result = context_open(ctx, driver.costs.context);
     if (result)
         return result;
     __atomic_add_fetch(&ctx->references, 1, __ATOMIC_RELAXED);
@@ -189,15 +186,26 @@ API(cuDevicePrimaryCtxRetain, CUcontext *out, CUdevice device) {
     return CUDA_SUCCESS;
 }
 
-API(cuDevicePrimaryCtxRelease_v2, CUdevice device) {
-    ENTER();
-    NEED_DEVICE(device);
+CUresult primary_release(CUdevice device) {
     struct context *ctx = &driver.device[device].primary;
     if (!ctx->references)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (!__atomic_sub_fetch(&ctx->references, 1, __ATOMIC_RELAXED))
-        stop(ctx);
+        context_close(ctx);
     return CUDA_SUCCESS;
+}
+
+API(cuDevicePrimaryCtxRetain, CUcontext *out, CUdevice device) {
+    ENTER();
+    NEED(out);
+    NEED_DEVICE(device);
+    return primary_retain(out, device);
+}
+
+API(cuDevicePrimaryCtxRelease_v2, CUdevice device) {
+    ENTER();
+    NEED_DEVICE(device);
+    return primary_release(device);
 }
 
 API(cuDevicePrimaryCtxRelease, CUdevice device) {
@@ -208,7 +216,7 @@ API(cuDevicePrimaryCtxRelease, CUdevice device) {
 API(cuDevicePrimaryCtxReset_v2, CUdevice device) {
     ENTER();
     NEED_DEVICE(device);
-    stop(&driver.device[device].primary);
+    context_close(&driver.device[device].primary);
     return CUDA_SUCCESS;
 }
 

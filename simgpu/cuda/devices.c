@@ -126,12 +126,17 @@ API(cuDeviceGetProperties, CUdevprop *properties, CUdevice device) {
     return CUDA_SUCCESS;
 }
 
+// Every two devices reach each other, unless the settings say that none do.
+bool peers_reach(int device, int peer) {
+    return device != peer && !sim_number(&driver.view, "no_peers", 0);
+}
+
 API(cuDeviceCanAccessPeer, int *can, CUdevice device, CUdevice peer) {
     ENTER();
     NEED_DEVICE(device);
     NEED_DEVICE(peer);
     NEED(can);
-    *can = device != peer;
+    *can = peers_reach(device, peer);
     return CUDA_SUCCESS;
 }
 
@@ -143,7 +148,7 @@ API(cuDeviceGetP2PAttribute, int *value, int attribute, CUdevice device, CUdevic
     NEED(value && attribute >= PERFORMANCE_RANK);
     if (device == peer)
         return CUDA_ERROR_INVALID_DEVICE;
-    *value = attribute == ACCESS || attribute == ARRAY_ACCESS;
+    *value = (attribute == ACCESS || attribute == ARRAY_ACCESS) && peers_reach(device, peer);
     return CUDA_SUCCESS;
 }
 

@@ -16,11 +16,14 @@
 
 #pragma GCC visibility push(hidden)
 
-// The gate: one byte says whether the driver is initialised and nobody traces, so that both cost one
-// comparison.
-enum gate { GATE_CLOSED = 0, GATE_OPEN = 1, GATE_TRACED = 2 };
+// The gate: one byte says whether the driver is initialised, nobody traces and no call is to fail, so that
+// all this costs one comparison.
+enum gate { GATE_CLOSED = 0, GATE_OPEN = 1, GATE_TRACED = 2, GATE_FAULTS = 4 };
 extern _Atomic unsigned char gate;
 CUresult gate_ask(const char *name, const void *caller);
+CUresult gate_pass(const char *name, const void *caller); // for calls that work before cuInit
+CUresult fault_of(const char *name);                      // what the call is to answer; may take its time
+void faults_add(const char *rules);
 void trace_call(const char *name, const void *caller);
 void trace_open(void);
 CUresult not_supported(const char *name, const void *caller); // what the generated stubs answer
@@ -29,8 +32,10 @@ CUresult not_supported(const char *name, const void *caller); // what the genera
 // For calls that work before cuInit.
 #define ENTER_ANYTIME()                                                                                      \
     do {                                                                                                     \
-        if (!GATE_IS_OPEN())                                                                                 \
-            trace_call(__func__, __builtin_return_address(0));                                               \
+        CUresult refused_ =                                                                                  \
+            GATE_IS_OPEN() ? CUDA_SUCCESS : gate_pass(__func__, __builtin_return_address(0));                \
+        if (refused_)                                                                                        \
+            return refused_;                                                                                 \
     } while (0)
 // For calls that need cuInit.
 #define ENTER()                                                                                              \
@@ -65,6 +70,7 @@ struct costs {
     uint64_t pool_chunk;
     uint64_t context;
     uint64_t module;
+    uint64_t green;                 // a green context
     uint64_t array;                 // of an array
     uint64_t array_row, array_rows; // bytes and rows to which its planes are padded
 };
@@ -80,6 +86,10 @@ struct context {
     bool primary, alive;
     uint64_t id;
     size_t limit[CU_LIMITS];
+    uint64_t cost, grown;  // charged for itself; for raised limits
+    bool raised;           // limits, beyond what is charged for them
+    unsigned peers;        // whose memory it may use: a bit for each device
+    struct green *green;   // its green context, if it is one's
     struct block *blocks;  // what dies with the context
     struct block *managed; // ... and this, kept apart
     struct slab *slabs;    // those with room
@@ -121,6 +131,19 @@ void uncharge(int device, uint64_t bytes);
 struct context *context_current(void);
 bool context_is(const struct context *context);
 void contexts_after_fork(void);
+
+CUresult context_open(struct context *ctx, uint64_t cost); // charged, alive
+void context_close(struct context *ctx);
+
+CUresult primary_retain(CUcontext *out, CUdevice device);
+CUresult primary_release(CUdevice device);
+
+// limits.c
+void limits_reset(struct context *ctx);
+CUresult context_launched(struct context *ctx); // a kernel is about to run
+
+// devices.c
+bool peers_reach(int device, int peer);
 
 // pools.c
 CUresult pools_start(struct device *device, int ordinal);

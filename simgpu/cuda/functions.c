@@ -165,8 +165,7 @@ static CUresult launch(struct context *ctx, CUstream stream, CUfunction function
     NEED_FUNCTION(function);
     NEED(grid && block && block <= 1024);
     OR_CAPTURE(stream, .type = NODE_KERNEL, .kernel = {.function = function});
-    managed_launched(ctx);
-    return CUDA_SUCCESS;
+    return context_launched(ctx);
 }
 
 API(cuLaunchKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,

@@ -175,8 +175,7 @@ static CUresult run_all(struct graph *graph, struct context *ctx);
 static CUresult run(struct work *work, struct context *ctx) {
     switch (work->type) {
     case NODE_KERNEL:
-        managed_launched(ctx);
-        return CUDA_SUCCESS;
+        return context_launched(ctx);
     case NODE_MEMCPY:
         return copy_3d(&work->copy);
     case NODE_MEMSET:

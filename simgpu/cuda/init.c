@@ -28,9 +28,14 @@ void uncharge(int device, uint64_t bytes) {
         sim_give(&driver.view, driver.view.self, driver.device[device].number, bytes);
 }
 
+CUresult gate_pass(const char *name, const void *caller) {
+    trace_call(name, caller);
+    return fault_of(name);
+}
+
 CUresult gate_ask(const char *name, const void *caller) {
     trace_call(name, caller);
-    return atomic_load(&gate) & GATE_OPEN ? CUDA_SUCCESS : CUDA_ERROR_NOT_INITIALIZED;
+    return atomic_load(&gate) & GATE_OPEN ? fault_of(name) : CUDA_ERROR_NOT_INITIALIZED;
 }
 
 static void after_fork(void) {
@@ -140,6 +145,7 @@ static void read_costs(void) {
         .pool_chunk = sim_number(view, "cost.pool_chunk", 0),
         .context = sim_number(view, "cost.context", 0),
         .module = sim_number(view, "cost.module", 0),
+        .green = cost("cost.green", 2 * MIB),
         .array = cost("cost.array", SIM_UNIT),
         .array_row = cost("cost.array_row", 512),
         .array_rows = cost("cost.array_rows", 16),
@@ -149,6 +155,9 @@ static void read_costs(void) {
 static CUresult start(void) {
     if (sim_open(&driver.view))
         return CUDA_ERROR_NO_DEVICE;
+    char faults[1024];
+    sim_text(&driver.view, "faults", 0, faults, sizeof faults);
+    faults_add(faults);
     describe_devices();
     read_costs();
     if (driver.count && sim_enter(&driver.view))

@@ -24,7 +24,7 @@ static bool is_event(CUevent event) {
             return CUDA_ERROR_INVALID_HANDLE;                                                                \
     } while (0)
 
-static CUresult create(CUstream *out, unsigned flags, int priority, struct context *ctx) {
+CUresult stream_create(CUstream *out, unsigned flags, int priority, struct context *ctx) {
     NEED(out && !(flags & ~(unsigned)FLAGS_ALL));
     struct stream *stream = calloc(1, sizeof *stream);
     if (!stream)
@@ -37,12 +37,12 @@ static CUresult create(CUstream *out, unsigned flags, int priority, struct conte
 
 API(cuStreamCreate, CUstream *out, unsigned flags) {
     ENTER_CONTEXT();
-    return create(out, flags, 0, ctx);
+    return stream_create(out, flags, 0, ctx);
 }
 
 API(cuStreamCreateWithPriority, CUstream *out, unsigned flags, int priority) {
     ENTER_CONTEXT();
-    return create(out, flags, priority, ctx);
+    return stream_create(out, flags, priority, ctx);
 }
 
 static CUresult destroy_stream(CUstream stream) {
@@ -128,7 +128,7 @@ API(cuStreamGetCtx_v2, CUstream stream, CUcontext *out, void **green) {
     if (out)
         *out = stream_is_default(stream) ? ctx : stream->context;
     if (green)
-        *green = NULL;
+        *green = stream_is_default(stream) ? ctx->green : stream->context->green;
     return CUDA_SUCCESS;
 }
 

@@ -33,6 +33,7 @@ struct event {
 bool stream_is_default(CUstream stream);
 bool stream_is(CUstream stream);
 void event_record(CUevent event);
+CUresult stream_create(CUstream *out, unsigned flags, int priority, struct context *ctx);
 
 // capture.c
 struct capture *capture_of(CUstream stream);         // NULL: it is not being captured
