@@ -1,4 +1,4 @@
-"""`gpuportion install` and `uninstall` with a real dockerd: files, reload. The texts are tested elsewhere."""
+"""`gpuportion install` and `uninstall`: a real dockerd, and files of other engines. The texts are tested elsewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from gpuportion import paths
 from gpuportion.cli.private_dockerd import PrivateDocker
+from gpuportion.shim.engines.table import ENGINES
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 Gpuportion = Callable[..., subprocess.CompletedProcess[str]]
@@ -93,13 +94,31 @@ def test_taking_back_the_default_runtime_does_not_kill_dockerd(
     assert Path(engine.config_file).read_bytes() == before
 
 
-def test_a_dry_run_shows_the_change_and_makes_none(gpuportion: Gpuportion, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_a_dry_run_shows_the_change_and_makes_none(
+    engine_name: str, gpuportion: Gpuportion, tmp_path: Path
+) -> None:
     """As a diff; a file that is not there stays so."""
-    config = tmp_path / "daemon.json"
-    done = gpuportion("install", "--engine=docker", "--dry-run", "--config", str(config))
+    config = tmp_path / "conf.d/config"
+    done = gpuportion("install", "--engine", engine_name, "--dry-run", "--config", str(config))
     assert done.returncode == 0, done.stderr
     assert "+++" in done.stdout and "+" in done.stdout and "gpuportion-runtime" in done.stdout
-    assert not config.exists() and not (tmp_path / "lib").exists()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("engine_name", [name for name in ENGINES if name != "docker"])
+def test_what_is_written_can_be_taken_back(engine_name: str, gpuportion: Gpuportion, tmp_path: Path) -> None:
+    """Each file is said, and what to restart; in the end no file of ours is left."""
+    words = ("--engine", engine_name, "--config", str(tmp_path / "conf.d/config"))
+    done = gpuportion("install", *words)
+    assert done.returncode == 0, done.stderr
+    made = [path for path in (tmp_path / "conf.d").rglob("*") if path.is_file()]
+    assert made and all(f"created {path}\n" in done.stdout for path in made)
+    assert ENGINES[engine_name].reload in done.stdout
+    assert "nothing to do" in gpuportion("install", *words).stdout
+    done = gpuportion("uninstall", *words)
+    assert all(f"removed {path}\n" in done.stdout for path in made), done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_broken_file_is_left_alone(gpuportion: Gpuportion, tmp_path: Path) -> None:
