@@ -4,6 +4,7 @@ Kernels do nothing; memory is real enough: what a process takes by CUDA, NVML re
 when the last holder of the process's driver descriptor has gone.
 """
 
+from gpuportion.simgpu.behaviour import Behaviour
 from gpuportion.simgpu.simulation import Device, Sim, Status, ensure, start, status, stop
 
-__all__ = ["Device", "Sim", "Status", "ensure", "start", "status", "stop"]
+__all__ = ["Behaviour", "Device", "Sim", "Status", "ensure", "start", "status", "stop"]

@@ -1,7 +1,8 @@
 """The boards that can be simulated, by name, and how a spec such as `a100-80gb:2,t4-16gb` names them.
 
 Numbers are what such boards report: NVML's name and total, what the driver keeps for itself (total - reserved
-is what CUDA calls total), compute capability, multiprocessors, PCI identity, and whether MIG is there.
+is what CUDA calls total), compute capability, multiprocessors, PCI identity, whether MIG is there;
+power, clocks, PCIe, NVLinks, fans.
 """
 
 from __future__ import annotations
@@ -27,29 +28,63 @@ class Board:
     sms: int
     pci_identity: int
     """Device id << 16 | vendor id."""
-    mig: bool = False
+    mig: bool
+    watts: int
+    clock: int
+    """MHz, at most, of the multiprocessors."""
+    memory_clock: int
+    """MHz."""
+    pcie: int
+    """Generation."""
+    nvlinks: int = 0
+    fans: int = 0
 
 
 def _board(
-    name: str, mib: int, reserved: int, capability: tuple[int, int], sms: int, device: int, mig: bool
+    name: str,
+    mib: int,
+    reserved: int,
+    capability: tuple[int, int],
+    sms: int,
+    device: int,
+    mig: bool,
+    *figures: int,
 ) -> Board:
-    return Board(name, mib * MIB, reserved * MIB, capability, sms, device << 16 | 0x10DE, mig)
+    return Board(name, mib * MIB, reserved * MIB, capability, sms, device << 16 | 0x10DE, mig, *figures)
 
 
 BOARDS: Final = {
-    "t4-16gb": _board("Tesla T4", 15360, 430, (7, 5), 40, 0x1EB8, False),
-    "a10-24gb": _board("NVIDIA A10", 23028, 512, (8, 6), 72, 0x2236, False),
-    "a30-24gb": _board("NVIDIA A30", 24576, 484, (8, 0), 56, 0x20B7, True),
-    "a100-40gb": _board("NVIDIA A100-SXM4-40GB", 40960, 621, (8, 0), 108, 0x20B0, True),
-    "a100-80gb": _board("NVIDIA A100-SXM4-80GB", 81920, 764, (8, 0), 108, 0x20B2, True),
-    "l4-24gb": _board("NVIDIA L4", 23034, 474, (8, 9), 58, 0x27B8, False),
-    "l40s-48gb": _board("NVIDIA L40S", 46068, 600, (8, 9), 142, 0x26B9, False),
-    "rtx4090-24gb": _board("NVIDIA GeForce RTX 4090", 24564, 483, (8, 9), 128, 0x2684, False),
-    "h100-80gb": _board("NVIDIA H100 80GB HBM3", 81559, 550, (9, 0), 132, 0x2330, True),
-    "h200-141gb": _board("NVIDIA H200", 143771, 606, (9, 0), 132, 0x2335, True),
-    "b200-192gb": _board("NVIDIA B200", 183359, 700, (10, 0), 148, 0x2901, True),
+    "t4-16gb": _board("Tesla T4", 15360, 430, (7, 5), 40, 0x1EB8, False, 70, 1590, 5001, 3),
+    "a10-24gb": _board("NVIDIA A10", 23028, 512, (8, 6), 72, 0x2236, False, 150, 1695, 6251, 4),
+    "a30-24gb": _board("NVIDIA A30", 24576, 484, (8, 0), 56, 0x20B7, True, 165, 1440, 1215, 4, 4),
+    "a100-40gb": _board(
+        "NVIDIA A100-SXM4-40GB", 40960, 621, (8, 0), 108, 0x20B0, True, 400, 1410, 1215, 4, 12
+    ),
+    "a100-80gb": _board(
+        "NVIDIA A100-SXM4-80GB", 81920, 764, (8, 0), 108, 0x20B2, True, 400, 1410, 1593, 4, 12
+    ),
+    "l4-24gb": _board("NVIDIA L4", 23034, 474, (8, 9), 58, 0x27B8, False, 72, 2040, 6251, 4),
+    "l40s-48gb": _board("NVIDIA L40S", 46068, 600, (8, 9), 142, 0x26B9, False, 350, 2520, 9001, 4),
+    "rtx4090-24gb": _board(
+        "NVIDIA GeForce RTX 4090", 24564, 483, (8, 9), 128, 0x2684, False, 450, 3105, 10501, 4, 0, 2
+    ),
+    "h100-80gb": _board(
+        "NVIDIA H100 80GB HBM3", 81559, 550, (9, 0), 132, 0x2330, True, 700, 1980, 2619, 5, 18
+    ),
+    "h200-141gb": _board("NVIDIA H200", 143771, 606, (9, 0), 132, 0x2335, True, 700, 1980, 3201, 5, 18),
+    "b200-192gb": _board("NVIDIA B200", 183359, 700, (10, 0), 148, 0x2901, True, 1000, 1965, 3996, 5, 18),
     "rtx-pro-6000-96gb": _board(
-        "NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, 638, (12, 0), 188, 0x2BB5, True
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition",
+        97887,
+        638,
+        (12, 0),
+        188,
+        0x2BB5,
+        True,
+        600,
+        2430,
+        12481,
+        5,
     ),
 }
 

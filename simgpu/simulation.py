@@ -22,14 +22,15 @@ from typing import Final
 from gpuportion import paths
 from gpuportion.errors import GpuportionError
 from gpuportion.simgpu import cdi, state
+from gpuportion.simgpu.behaviour import Behaviour
 from gpuportion.simgpu.boards import BOARDS, parse
 from gpuportion.simgpu.costs import settle
-from gpuportion.simgpu.faults import check as check_faults
 
 DIRECTORY: Final = "/run/gpuportion-sim"
 """Where processes on the host look for a simulation that nobody named."""
 CDI_DIR: Final = "/var/run/cdi"
 DRIVER_VERSION: Final = "610.43.02"
+NORMAL: Final = Behaviour()
 LIBRARIES: Final = ("libcuda.so.1", "libnvidia-ml.so.1")
 NODE_MAJOR: Final = 195
 CONTROL_NODES: Final = {"nvidiactl": (195, 255), "nvidia-uvm": (511, 0)}
@@ -81,17 +82,15 @@ def start(
     costs: Mapping[str, int] | None = None,
     seed: int | None = None,
     libraries: str | None = None,
-    faults: str = "",
-    peers: bool = True,
+    behaviour: Behaviour = NORMAL,
 ) -> Sim:
     """Make the devices that `spec` names. GP107: a wrong spec or cost, or a simulation there is in use.
 
     `cdi_dir` None: no CDI spec. A seed draws UUIDs and the costs that are not given. `libraries` is the
-    folder of the two built libraries; without it, those of this installation. `faults` are calls that are to
-    fail or be late: docs/simgpu.md. Without `peers` no device reaches another's memory.
+    folder of the two built libraries; without it, those of this installation.
     """
     names = parse(spec)
-    check_faults(faults)
+    told = behaviour.settings(len(names))
     settled = settle(costs, seed)
     directory = os.path.abspath(directory)
     _refuse_if_used(directory)
@@ -100,7 +99,7 @@ def start(
     notes = _make_nodes(f"{directory}/dev", len(names))
     state.make(
         f"{directory}/state",
-        {**_settings(names, settled, seed), "faults": faults, "no_peers": int(not peers)},
+        _settings(names, settled, seed) | told,
     )
     sim = Sim(directory, _devices(f"{directory}/state"), notes)
     if cdi_dir is not None:
@@ -202,6 +201,12 @@ def _board(index: int, name: str, identity: str) -> dict[str, object]:
         "pci_bus": index + 1,
         "pci_device": 0,
         "pci_identity": board.pci_identity,
+        "watts": board.watts,
+        "clock": board.clock,
+        "memory_clock": board.memory_clock,
+        "pcie": board.pcie,
+        "nvlinks": board.nvlinks,
+        "fans": board.fans,
     }
 
 

@@ -4,12 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct pci_info {
-    char legacy_id[16];
-    unsigned domain, bus, device, identity, subsystem;
-    char id[32];
-};
-
 API(nvmlDeviceGetCount_v2, unsigned *count) {
     ENTER();
     NEED(count);
@@ -67,12 +61,11 @@ API(nvmlDeviceGetUUID, nvmlDevice_t device, char *uuid, unsigned room) {
     return nvml_setting(device, "board.%u.uuid", uuid, room);
 }
 
-static unsigned board_number(nvmlDevice_t device, const char *key) {
+unsigned board_number(nvmlDevice_t device, const char *key) {
     return (unsigned)sim_number(&nvml.view, key, number_of(device));
 }
 
-API(nvmlDeviceGetPciInfo_v3, nvmlDevice_t device, struct pci_info *info) {
-    ENTER_DEVICE(device, info);
+int nvml_pci(nvmlDevice_t device, struct pci_info *info) {
     *info = (struct pci_info){
         .domain = board_number(device, "board.%u.pci_domain"),
         .bus = board_number(device, "board.%u.pci_bus"),
@@ -82,6 +75,11 @@ API(nvmlDeviceGetPciInfo_v3, nvmlDevice_t device, struct pci_info *info) {
              info->bus & 0xff);
     snprintf(info->id, sizeof info->id, "%08X:%02X:00.0", info->domain, info->bus & 0xff);
     return NVML_SUCCESS;
+}
+
+API(nvmlDeviceGetPciInfo_v3, nvmlDevice_t device, struct pci_info *info) {
+    ENTER_DEVICE(device, info);
+    return nvml_pci(device, info);
 }
 
 API(nvmlDeviceGetPciInfo_v2, nvmlDevice_t device, struct pci_info *info) {
@@ -146,35 +144,7 @@ API(nvmlDeviceGetNumGpuCores, nvmlDevice_t device, unsigned *cores) {
     return NVML_SUCCESS;
 }
 
-// ------- an idle board
-
-API(nvmlDeviceGetUtilizationRates, nvmlDevice_t device, unsigned rates[2]) {
-    ENTER_DEVICE(device, rates);
-    rates[0] = rates[1] = 0;
-    return NVML_SUCCESS;
-}
-
-API(nvmlDeviceGetTemperature, nvmlDevice_t device, UNUSED int sensor, unsigned *celsius) {
-    ENTER_DEVICE(device, celsius);
-    *celsius = 34;
-    return NVML_SUCCESS;
-}
-
-API(nvmlDeviceGetPowerUsage, nvmlDevice_t device, unsigned *milliwatts) {
-    ENTER_DEVICE(device, milliwatts);
-    *milliwatts = 52000;
-    return NVML_SUCCESS;
-}
-
-API(nvmlDeviceGetEnforcedPowerLimit, nvmlDevice_t device, unsigned *milliwatts) {
-    ENTER_DEVICE(device, milliwatts);
-    *milliwatts = 300000;
-    return NVML_SUCCESS;
-}
-
-API(nvmlDeviceGetPowerManagementLimit, nvmlDevice_t device, unsigned *milliwatts) {
-    return nvmlDeviceGetEnforcedPowerLimit(device, milliwatts);
-}
+// ------- modes
 
 API(nvmlDeviceGetPerformanceState, nvmlDevice_t device, int *state) {
     ENTER_DEVICE(device, state);
@@ -203,4 +173,16 @@ API(nvmlDeviceGetDisplayActive, nvmlDevice_t device, int *active) {
 API(nvmlDeviceGetBoardPartNumber, nvmlDevice_t device, UNUSED char *part, UNUSED unsigned room) {
     ENTER_DEVICE(device, part);
     return NVML_NOT_SUPPORTED;
+}
+
+API(nvmlDeviceGetSerial, nvmlDevice_t device, char *serial, unsigned room) {
+    char text[32];
+    ENTER_DEVICE(device, serial);
+    snprintf(text, sizeof text, "13%011u", number_of(device));
+    return nvml_copy(text, serial, room);
+}
+
+API(nvmlDeviceGetVbiosVersion, nvmlDevice_t device, char *version, unsigned room) {
+    ENTER_DEVICE(device, version);
+    return nvml_copy("00.00.00.00.00", version, room);
 }

@@ -19,11 +19,19 @@ enum {
     NVML_NOT_FOUND = 6,
     NVML_INSUFFICIENT_SIZE = 7,
     NVML_DRIVER_NOT_LOADED = 9,
+    NVML_TIMEOUT = 10,
+    NVML_INSUFFICIENT_RESOURCES = 23,
     NVML_VERSION_MISMATCH = 25,
 };
 
 // A handle is the device's place among the visible ones, from 1.
 typedef struct nvml_device *nvmlDevice_t;
+
+struct pci_info {
+    char legacy_id[16];
+    unsigned domain, bus, device, identity, subsystem;
+    char id[32];
+};
 
 #pragma GCC visibility push(hidden)
 struct nvml {
@@ -44,7 +52,9 @@ static inline unsigned number_of(nvmlDevice_t device) {
 static inline nvmlDevice_t handle_of(unsigned index) {
     return (nvmlDevice_t)(uintptr_t)(index + 1);
 }
+int nvml_pci(nvmlDevice_t device, struct pci_info *info);
 int nvml_copy(const char *text, char *out, unsigned room);
+unsigned board_number(nvmlDevice_t device, const char *key);
 int nvml_setting(nvmlDevice_t device, const char *key, char *out, unsigned room);
 
 // Host pids as the caller sees them: processes.c asks, pids.c answers. 0: not visible from here.

@@ -2,6 +2,7 @@
 // Who holds memory of a device. Every process of a simulated device is a compute process.
 #include "nvml.h"
 #include <stdlib.h>
+#include <time.h>
 
 struct process {
     unsigned pid;
@@ -97,4 +98,34 @@ API(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlDevice_t device, unsigned *c
 API(nvmlDeviceGetMPSComputeRunningProcesses, nvmlDevice_t device, unsigned *count,
     UNUSED struct process_v1 *out) {
     return none(device, count);
+}
+
+// ------- utilisation: the board's load, shared out evenly; an idle board has no samples
+
+struct sample {
+    unsigned pid;
+    unsigned long long microseconds;
+    unsigned sm, memory, encoder, decoder;
+};
+
+static void share_out(unsigned load, const struct process *all, unsigned n, struct sample *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    unsigned long long at = (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000;
+    for (unsigned i = 0; i < n; i++)
+        out[i] = (struct sample){all[i].pid, at, load / n, load / 2 / n, 0, 0};
+}
+
+API(nvmlDeviceGetProcessUtilization, nvmlDevice_t device, struct sample *out, unsigned *count,
+    UNUSED unsigned long long since) {
+    ENTER_DEVICE(device, count);
+    unsigned load = board_number(device, "board.%u.load");
+    struct process *all = calloc(SIM_SLOTS, sizeof *all);
+    unsigned n = all ? collect(device, all) : 0, room = out ? *count : 0;
+    *count = n;
+    int result = !load || !n ? NVML_NOT_FOUND : n > room ? NVML_INSUFFICIENT_SIZE : NVML_SUCCESS;
+    if (!result)
+        share_out(load, all, n, out);
+    free(all);
+    return result;
 }

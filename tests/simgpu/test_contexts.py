@@ -7,7 +7,7 @@ import time
 import pytest
 
 from gpuportion.errors import GpuportionError
-from gpuportion.simgpu import Sim, state
+from gpuportion.simgpu import Behaviour, Sim, state
 from gpuportion.simgpu.costs import DEFAULTS
 from tests.simgpu.conftest import Start
 from tests.simgpu.driver import INVALID_VALUE, MIB, OUT, OUT_OF_MEMORY, Driver, driver
@@ -72,7 +72,7 @@ def test_a_green_context_costs_a_little_and_has_its_part(sim: Sim) -> None:
 def test_peer_access_is_enabled_once(start: Start) -> None:
     """For another device's context; where devices do not reach each other, never."""
     for peers in (True, False):
-        sim = start("t4-16gb:2", peers=peers)
+        sim = start("t4-16gb:2", behaviour=Behaviour(peers=peers))
         with driver(sim) as cuda:
             peer = cuda.do("cuInit", 0) or cuda.do("cuDevicePrimaryCtxRetain", OUT, 1)
             own = cuda.do("cuDevicePrimaryCtxRetain", OUT, 0)
@@ -89,7 +89,7 @@ def test_peer_access_is_enabled_once(start: Start) -> None:
 
 def test_calls_fail_as_the_settings_say(start: Start) -> None:
     """The n-th of a name, or every one; a call that fails does nothing."""
-    sim = start(faults="cuMemAlloc_v2@2=2,cuCtxSynchronize=719")
+    sim = start(behaviour=Behaviour(faults="cuMemAlloc_v2@2=2,cuCtxSynchronize=719"))
     with driver(sim) as cuda:
         cuda.open()
         results = [cuda.call("cuMemAlloc_v2", OUT, 4 * MIB)[0] for _ in range(3)]
@@ -115,4 +115,4 @@ def test_calls_fail_and_wait_as_the_environment_says(sim: Sim) -> None:
 def test_wrong_rules_are_refused(start: Start, rules: str) -> None:
     """Before anything is made."""
     with pytest.raises(GpuportionError, match="faults"):
-        start(faults=rules)
+        start(behaviour=Behaviour(faults=rules))
