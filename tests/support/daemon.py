@@ -97,7 +97,7 @@ class Daemon:
                 self.until(lambda: not self.ps())
         finally:
             self.stop()
-            _unmount_below(self.run_dir)
+            unmount_below(self.run_dir)
 
     @property
     def pid(self) -> int:
@@ -231,7 +231,7 @@ class Cgroup:
                     path.rmdir()
 
 
-def _unmount_below(folder: Path) -> None:
+def unmount_below(folder: Path) -> None:
     """A test that failed half way leaves ledgers mounted; the next run's folder must not have them."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in reversed([point for point in points if point.startswith(f"{folder}/")]):

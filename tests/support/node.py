@@ -22,6 +22,7 @@ from gpuportion.cli import rootfs
 from gpuportion.cli.private_dockerd import PrivateDocker
 from gpuportion.errors import GpuportionError
 from gpuportion.simgpu import state as simulated
+from tests.support.daemon import unmount_below
 from tests.support.session import CudaSession
 
 MB: Final = 10**6
@@ -77,10 +78,13 @@ class Node:
         self.engine.import_image(IMAGE, lambda out: rootfs.write(out, clients=rootfs.CLIENTS))
 
     def stop(self) -> None:
-        self.engine.stop()
-        with contextlib.suppress(GpuportionError):
-            self.until(lambda: not self.ps())
-        self._end_daemon(signal.SIGTERM)
+        try:
+            self.engine.stop()
+            with contextlib.suppress(GpuportionError):
+                self.until(lambda: not self.ps())
+        finally:
+            self._end_daemon(signal.SIGTERM)
+            unmount_below(self.folder)
 
     # The daemon
 
