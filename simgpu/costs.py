@@ -23,7 +23,7 @@ DEFAULTS: Final = {
     "pool_chunk": 32 * MIB,
     "context": 224 * MIB,
     "module": 2 * MIB,
-    "green": 2 * MIB,
+    "green": 0,  # a green context, beside the primary one that it is a view of
     "array": UNIT,  # what an array's size is rounded up to
     "array_row": 512,  # bytes to which its rows are padded
     "array_rows": 16,  # rows to which its planes are padded
@@ -36,7 +36,7 @@ DRAWN_FROM: Final = {
     "pool_chunk": (4 * MIB, 32 * MIB, 64 * MIB),
     "context": tuple(n * MIB for n in range(64, 320, 16)),
     "module": (64 * KIB, 1 * MIB, 2 * MIB, 6 * MIB),
-    "green": (2 * MIB,),
+    "green": (0,),
     "array": (UNIT,),
     "array_row": (64, 128, 256, 512),
     "array_rows": (1, 8, 16),

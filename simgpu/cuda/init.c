@@ -145,7 +145,7 @@ static void read_costs(void) {
         .pool_chunk = sim_number(view, "cost.pool_chunk", 0),
         .context = sim_number(view, "cost.context", 0),
         .module = sim_number(view, "cost.module", 0),
-        .green = cost("cost.green", 2 * MIB),
+        .green = sim_number(view, "cost.green", 0),
         .array = cost("cost.array", SIM_UNIT),
         .array_row = cost("cost.array_row", 512),
         .array_rows = cost("cost.array_rows", 16),

@@ -12,7 +12,7 @@ from gpuportion.simgpu.costs import DEFAULTS
 from tests.simgpu.conftest import Start
 from tests.simgpu.driver import INVALID_VALUE, MIB, OUT, OUT_OF_MEMORY, Driver, driver
 
-CONTEXT, MODULE, GREEN = DEFAULTS["context"], DEFAULTS["module"], DEFAULTS["green"]
+CONTEXT, GREEN = DEFAULTS["context"], 2 * MIB
 STACK, PRINTF, HEAP = 0, 1, 2
 THREADS = 108 * 2048
 
@@ -48,8 +48,9 @@ def test_a_raised_limit_is_taken_by_the_next_launch(sim: Sim, limit: int, at_fir
         assert state.used(sim.state) == 0
 
 
-def test_a_green_context_costs_a_little_and_has_its_part(sim: Sim) -> None:
+def test_a_green_context_costs_a_little_and_has_its_part(start: Start) -> None:
     """Beside the primary context, which it keeps; what is allocated in it goes with it."""
+    sim = start(costs={"green": GREEN})
     with driver(sim) as cuda:
         cuda.do("cuInit", 0)
         whole = {"hex": cuda.ask(call="cuDeviceGetDevResource", args=[0, {"hex": "00" * 144}, 1])["after"][0]}
