@@ -20,7 +20,6 @@ MAY_IMPORT = {  # folder -> other parts of gpuportion it may import ("": the gro
 }
 ONLY_HERE = {  # outside package, or the binding -> the one module that may import it
     "pynvml": "allocator/inventory.py",
-    "psutil": "allocator/processes.py",
     "yaml": "allocator/yaml_text.py",
     "sqlite3": "allocator/store.py",
     "grpc": "allocator/dra.py",
