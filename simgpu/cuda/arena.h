@@ -31,6 +31,7 @@ struct physical;
 // A range, in use or not. The range stays the block's for good: used again, it costs no system call.
 struct block {
     uintptr_t base;
+    struct block *next, **link; // its owner's list, or the list of free ranges
     size_t pages;
     size_t size; // as asked for
     uint64_t charged, id;
@@ -50,7 +51,6 @@ struct block {
     bool resident, read_mostly;
     int where, preferred, fetched;
     struct block *older;
-    struct block *next, **link; // its owner's list, or the list of free ranges
 };
 
 #pragma GCC visibility push(hidden)

@@ -7,7 +7,7 @@
 
 enum { HOST_FLAGS_ALL = 7, PITCH_ALIGNMENT = 512 };
 
-CUresult memory_make(struct block **out, struct request request) {
+static inline __attribute__((always_inline)) CUresult make(struct block **out, struct request request) {
     struct context *ctx = request.context;
     if (request.size > (uint64_t)1 << 48 || (request.cost && !charge(ctx->device, request.cost)))
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -32,12 +32,16 @@ CUresult memory_make(struct block **out, struct request request) {
     return CUDA_SUCCESS;
 }
 
+CUresult memory_make(struct block **out, struct request request) {
+    return make(out, request);
+}
+
 CUresult memory_new(CUdeviceptr *out, size_t size, enum kind kind, struct context *ctx, struct pool *pool) {
     if (size > (uint64_t)1 << 48)
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct block *block;
     uint64_t cost = kind == KIND_DEVICE ? round_up(size, driver.costs.granularity) : 0;
-    CUresult result = memory_make(&block, (struct request){size, cost, kind, REACH_ALL, ctx, pool});
+    CUresult result = make(&block, (struct request){size, cost, kind, REACH_ALL, ctx, pool});
     if (!result)
         *out = block->base;
     return result;
