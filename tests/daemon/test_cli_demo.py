@@ -23,8 +23,10 @@ pytestmark = [
 
 
 def start(**options: Any) -> subprocess.Popen[str]:
+    # A shell's background job, as CI may be, ignores Ctrl-C, and so would everything below it.
+    own = ["env", "--default-signal=INT", sys.executable]
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "gpuportion", "demo", "--sim", "a100-80gb:1"],
+        [*own, "-u", "-m", "gpuportion", "demo", "--sim", "a100-80gb:1"],
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
