@@ -116,7 +116,7 @@ def lives_per_second(daemon: Daemon, lives: int) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    while daemon.ps():
+    while daemon.folders():  # asked of the file system: the question costs the daemon nothing
         time.sleep(0.001)
     took = time.perf_counter() - began
     containers.end()
