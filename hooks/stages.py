@@ -2,8 +2,8 @@
 
 `createRuntime` (the specification's successor of prestart) confirms a grant. There is no poststop hook: the
 daemon sees the end by the pidfd that confirm brings, and by the launcher's note of `delete`, and a poststop
-hook would cost 3 ms a container, is not run in a third of the ways in which containers end, and where it
-fails newer runcs leak the container. Id, token and socket are arguments because engines disagree about the
+hook would cost about 3 ms a container, is not run in many of the ways in which containers end, and where
+it fails newer runcs leak the container. Id, token and socket are arguments because engines disagree about the
 state on stdin; the environment is explicit because an absent one is inherited: from the engine, and in runc
 before 1.3 from the image (CVE-2025-23266). Knows nothing of what the daemon does with it.
 """

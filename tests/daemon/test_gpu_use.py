@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.support.daemon import GB, MIB, Daemon
@@ -15,6 +16,7 @@ from tests.support.session import CudaSession
 from gpuportion import simgpu
 from gpuportion.allocator import learning
 from gpuportion.simgpu.costs import DEFAULTS
+from gpuportion.simgpu.simulation import DRIVER_VERSION
 
 pytestmark = pytest.mark.clients
 CLIENT = str(Path(__file__).parents[1] / "support" / "cuda_session.py")
@@ -111,6 +113,20 @@ def test_the_inventory_is_what_nvml_says(tmp_path: Path) -> None:
         }
     assert readings[0]["processes"] == {str(pid): readings[0]["used"]}
     assert readings[0]["used"] >= GB and readings[1]["used"] == 0
+
+
+@pytest.mark.parametrize(("version", "served"), [("465.19.01", False), ("470.00.00", True)])
+def test_a_driver_that_is_too_old_serves_nothing(tmp_path: Path, version: str, served: bool) -> None:
+    """Its GPUs are listed, with the reason why nothing is granted on them."""
+    sim = simgpu.start("a100-80gb:1", str(tmp_path / "sim"), cdi_dir=None)
+    state = Path(sim.state)
+    known = f"driver.version {DRIVER_VERSION}".encode()
+    assert len(version) == len(DRIVER_VERSION) and known in state.read_bytes()
+    state.write_bytes(state.read_bytes().replace(known, f"driver.version {version}".encode()))
+    env = {"GPUPORTION_NVML": f"{sim.lib}/libnvidia-ml.so.1", "GPUPORTION_SIM_STATE": sim.state}
+    (reading,) = cast(list[dict[str, str]], sample(tmp_path, **env)["readings"])
+    expected = "" if served else f"the driver {version} is older than 470, the oldest that is supported"
+    assert reading["trouble"] == expected
 
 
 @pytest.mark.parametrize(

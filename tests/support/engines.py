@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -59,7 +60,7 @@ def _script(path: Path, text: str) -> str:
     return str(path)
 
 
-class Engine:
+class Engine(ABC):
     """Containers on an unpacked root filesystem; the words of their commands are a subclass's."""
 
     root: Path
@@ -69,22 +70,22 @@ class Engine:
         note = ["--annotation", f"gpuportion.io/memory-limit={annotation}"] if annotation is not None else []
         return [*env, *note]
 
-    def command(self, *words: str) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self, *words: str) -> list[str]: ...
 
+    @abstractmethod
     def run(self, name: str, options: Sequence[str], *command: str) -> list[str]:
         """The command that runs a container in the foreground and removes it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, name: str, options: Sequence[str], *command: str) -> list[str]:
         """The command that starts one in the background."""
-        raise NotImplementedError
 
-    def execute(self, name: str, *command: str) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def execute(self, name: str, *command: str) -> list[str]: ...
 
-    def remove(self, name: str) -> list[list[str]]:
-        raise NotImplementedError
+    @abstractmethod
+    def remove(self, name: str) -> list[list[str]]: ...
 
     def session(self, command: list[str]) -> CudaSession:
         return CudaSession(command, env=self.env)
@@ -105,9 +106,9 @@ class Engine:
             stdin=subprocess.DEVNULL,
         )
 
+    @abstractmethod
     def alone(self, low_level: str) -> Engine:
         """The same engine without us before the low-level runtime."""
-        raise NotImplementedError
 
     def objection(self, low_level: str) -> str | None:
         """Why this engine runs no container by this low-level runtime, even without us; None: it does."""
