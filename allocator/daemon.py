@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gpuportion import paths
-from gpuportion.allocator import cdi_files, injection, inventory, systemd
+from gpuportion.allocator import cdi_files, fault_points, injection, inventory, systemd
 from gpuportion.allocator.devices import MARGIN
 from gpuportion.allocator.grants import Grants
 from gpuportion.allocator.hints import Hints
@@ -63,9 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="gpuportiond: %(message)s")
     os.environ["GPUPORTION_RUN_DIR"] = options.run_dir  # socket paths in hooks follow it
     try:
+        if place := fault_points.arm(os.environ):
+            log.warning("a test's daemon: it ends itself at %s", place)
         with _locked(options.run_dir):
             _run(options)
-    except (StartError, GpuportionError) as problem:
+    except (StartError, GpuportionError, fault_points.UnknownPointError) as problem:
         print(f"gpuportiond: {problem}", file=sys.stderr)
         return 1
     return 0

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from gpuportion.allocator import cgroups, pages, processes
 from gpuportion.allocator.devices import Holding, Share, uuid_bytes
+from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import Event, State, World, verdict
 from gpuportion.allocator.processes import Process
@@ -89,6 +90,7 @@ class Grants:
 
     def reserve(self, intent: Intent) -> Grant:
         """Write down that this much is promised, for as long as its creator lives and the timeout is not over."""
+        here("reserving")
         began = now()
         wanted = {field.name: getattr(intent, field.name) for field in dataclasses.fields(intent)}
         grant = self._store.add(
@@ -100,6 +102,7 @@ class Grants:
                 **wanted,
             )
         )
+        here("reserved")
         self._watch(grant, grant.creator)
         self._hints.at(grant.token, grant.deadline)
         return grant
@@ -119,6 +122,7 @@ class Grants:
             ledger=ledger,
             label=label,
         )
+        here("pages-made")
         if made.note:
             log.warning("pages of %s: %s", grant.token[:8], made.note)
         return folder
@@ -134,6 +138,7 @@ class Grants:
 
         GpuportionError: the reservation has ended, so what was to start must not; or the descriptor lies.
         """
+        here("confirming")
         grant = self._store.get(token)
         if grant is not None and grant.state is State.RESERVED and now() >= grant.deadline:
             self.look(token)
@@ -150,6 +155,7 @@ class Grants:
         if processes.has_exited(pidfd):
             raise GpuportionError("GP304", why=f"process {pid} ended meanwhile")
         grant = self._store.apply(grant, Event.CONFIRMED, holder=holder, cgroups=folders)
+        here("confirmed")
         self._hints.watch(token, os.dup(pidfd))
         return grant
 
@@ -217,7 +223,9 @@ class Grants:
         return pages.holders(self.ledger(grant)) > 0
 
     def _release(self, grant: Grant, event: Event) -> None:
+        here("releasing")
         grant = self._store.apply(grant, event)
+        here("released")
         self._hints.forget(grant.token)
         log.info("released %s %s: %s", grant.token[:8], grant.label, event.value)
         self._remove(grant)
@@ -230,7 +238,9 @@ class Grants:
             log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
             self._hints.at(grant.token, now() + RETRY)
             return
+        here("pages-removed")
         self._store.forget(grant)
+        here("forgotten")
 
     # After a restart
 
@@ -238,7 +248,9 @@ class Grants:
         """Find again what is alive, release the rest, remove what belongs to nothing."""
         os.makedirs(self._folder, mode=0o711, exist_ok=True)
         os.chmod(self._folder, 0o711)  # a caller of exec reaches its own folder, and nobody lists them
+        here("recovering")
         self._remove_orphans()
+        here("orphans-removed")
         for grant in self._store:
             self._watch_again(grant)
         for grant in self._store:

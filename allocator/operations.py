@@ -19,6 +19,7 @@ from gpuportion import paths, wire
 from gpuportion.allocator import fields, injection, names, pages, placement, processes, rows
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.devices import Share
+from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grants import CONTAINER, PROCESS, Grants, Intent, now
 from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions
 from gpuportion.allocator.node_view import NodeView
@@ -163,6 +164,7 @@ class Operations:
             # Reached by a name that only this caller is told; the ledger itself is 0666.
             os.chmod(os.path.dirname(self._grants.ledger(grant)), 0o711)
             portion = self._portions.make(grant.token, folder, mounts)
+            here("portion-made")
             self._grants.confirm(grant.token, caller.pid, message.fds[0], beside=caller.pid)
         binds = [{"source": source, "target": target} for source, target in portion.mounts]
         # Nothing keeps the host's other GPUs from the process; named here, device 0 is one that it may use.

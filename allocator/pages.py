@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from gpuportion._region import ffi, lib
+from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.page_values import (
     GpuLimit,
     GpuUse,
@@ -85,7 +86,9 @@ def create(
     _make_folder(folder, 0o755)
     _make_folder(f"{folder}/ledger", 0o700)
     note = _mount(f"{folder}/ledger", int(lib.gp_ledger_size(len(limits))), label)
+    here("ledger-mounted")
     _write_ledger(made.ledger, len(limits))
+    here("ledger-written")
     _write_policy(made.policy, page)
     return made if not note else Pages(made.policy, made.ledger, own_file_system=False, note=note)
 
@@ -96,6 +99,7 @@ def remove(folder: str) -> None:
         pass
     if problem not in (errno.EINVAL, errno.ENOENT, errno.EPERM):
         raise OSError(problem, os.strerror(problem), f"{folder}/ledger")
+    here("ledger-unmounted")
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:

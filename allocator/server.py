@@ -23,6 +23,7 @@ from typing import Final
 
 from gpuportion import wire
 from gpuportion.allocator.connection import ClosedError, Connection, close_fds
+from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grants import now
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.operations import Peer
@@ -171,7 +172,9 @@ class Server:
                 answer = self._answer(connection.peer, message)
             finally:
                 close_fds(message.fds)
+            here("answering")
             connection.answer(answer, now())
+            here("answered")
 
     def _end_slow(self) -> None:
         time = now()

@@ -1,0 +1,66 @@
+"""Places at which a daemon under test ends itself as SIGKILL would, so that tests meet every step of its work.
+
+    GPUPORTION_TEST_FAULT=reserved      it dies when it comes to this place for the first time
+    GPUPORTION_TEST_FAULT=reserved:5    for the fifth time
+
+For tests alone. The variable is read once, at the start of the daemon; where it is not set, as on every real
+node, `here` does nothing. It names one of POINTS, or the daemon does not start: a test of a place that is not
+there any more would prove nothing. Knows nothing of what is done at them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import Final
+
+VARIABLE: Final = "GPUPORTION_TEST_FAULT"
+
+POINTS: Final = {
+    # place: what has just been done there, and what has not
+    "reserving": "a request was placed; nothing is written",
+    "reserved": "the row is there, no page is",
+    "ledger-mounted": "the ledger's file system is there and empty",
+    "ledger-written": "the ledger is there, the policy is not",
+    "pages-made": "all pages are there, the spec is not edited",
+    "portion-made": "exec: the private folder is there, the grant is only reserved",
+    "answering": "an answer is ready, nothing of it is sent",
+    "answered": "an answer is sent",
+    "confirming": "a hook's pidfd has come, nothing is written",
+    "confirmed": "the row is active, the hook has no answer",
+    "releasing": "a container was found empty, nothing is written",
+    "released": "the row is released, all pages are there",
+    "ledger-unmounted": "the ledger is no file system any more, its folder is there",
+    "pages-removed": "the pages are gone, the released row is there",
+    "forgotten": "the row is gone",
+    "recovering": "at start: nothing of what an earlier daemon left was looked at",
+    "orphans-removed": "at start: pages without a row are gone, no grant was looked at",
+}
+
+_armed = ""
+_passes = 0
+
+
+class UnknownPointError(Exception):
+    """The variable names no place; the text is a sentence."""
+
+
+def arm(environ: Mapping[str, str]) -> str:
+    """Take over what the variable says; the place where this daemon will die, or an empty string."""
+    global _armed, _passes
+    value = environ.get(VARIABLE, "")
+    name, _, count = value.partition(":")
+    if value and (name not in POINTS or not (count or "1").isdecimal()):
+        raise UnknownPointError(f"{VARIABLE}={value} names none of the places {' '.join(POINTS)}")
+    _armed, _passes = name, int(count or 1)
+    return name
+
+
+def here(name: str) -> None:
+    """This place was reached."""
+    global _passes
+    if name != _armed:
+        return
+    _passes -= 1
+    if _passes <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
