@@ -29,6 +29,7 @@ MB: Final = 10**6
 IMAGE: Final = "gpuportion-tests"
 CLIENT: Final = Path(__file__).with_name("cuda_session.py")
 PYTHON: Final = os.path.realpath(sys.executable)
+CLIENT_COMMAND: Final = (PYTHON, "/client.py")
 SPY: Final = """#!/bin/sh
 # Saves the sum of config.json as it is now, then goes on: {next}
 case " $* " in *" create "*)
@@ -170,39 +171,61 @@ class Node:
         detach: bool = False,
         runtime: str = "gpuportion",
         options: Sequence[str] = (),
+        image: str = IMAGE,
     ) -> subprocess.CompletedProcess[str]:
         """`docker run`; not checked, because a refusal is as good a result as any."""
         flags = self._flags(memory, name or self._new_name(), runtime, options)
-        return self.docker("run", *(["-d"] if detach else ["--rm"]), *flags, IMAGE, *command, check=False)
+        return self.docker("run", *(["-d"] if detach else ["--rm"]), *flags, image, *command, check=False)
 
     @contextlib.contextmanager
     def container(
-        self, memory: str, *, name: str | None = None, options: Sequence[str] = ()
+        self,
+        memory: str,
+        *,
+        name: str | None = None,
+        options: Sequence[str] = (),
+        image: str = IMAGE,
+        command: Sequence[str] = ("sleep", "3600"),
     ) -> Iterator[str]:
         """A container that sleeps; its name."""
         name = name or self._new_name()
         try:
-            done = self.docker_run(memory, name=name, detach=True, options=options, command=["sleep", "3600"])
+            done = self.docker_run(
+                memory, name=name, detach=True, options=options, image=image, command=command
+            )
             assert done.returncode == 0, done.stderr
             yield name
         finally:
             self.docker("rm", "-f", name, check=False)
 
     @contextlib.contextmanager
-    def session(self, memory: str, *, options: Sequence[str] = ()) -> Iterator[CudaSession]:
+    def session(
+        self,
+        memory: str,
+        *,
+        options: Sequence[str] = (),
+        image: str = IMAGE,
+        command: Sequence[str] = CLIENT_COMMAND,
+    ) -> Iterator[CudaSession]:
         """A container whose first process is a CUDA client."""
         name = self._new_name()
-        command = ["docker", "run", "-i", "--rm", *self._flags(memory, name, "gpuportion", options)]
+        run = ["docker", "run", "-i", "--rm", *self._flags(memory, name, "gpuportion", options)]
         try:
-            with CudaSession([*command, IMAGE, *self._client()], env=self.engine.client_env) as talk:
+            with CudaSession([*run, image, *command], env=self.engine.client_env) as talk:
                 yield talk
         finally:
             self.docker("rm", "-f", name, check=False)
 
-    def exec_session(self, name: str, *options: str, wrapper: Sequence[str] = ()) -> CudaSession:
+    def exec_session(
+        self,
+        name: str,
+        *options: str,
+        wrapper: Sequence[str] = (),
+        command: Sequence[str] = CLIENT_COMMAND,
+    ) -> CudaSession:
         """A CUDA client that `docker exec` starts in a container that is there."""
-        command = ["docker", "exec", "-i", *options, name, *wrapper, *self._client()]
-        return CudaSession(command, env=self.engine.client_env)
+        words = ["docker", "exec", "-i", *options, name, *wrapper, *command]
+        return CudaSession(words, env=self.engine.client_env)
 
     def container_id(self, name: str) -> str:
         return self.docker("inspect", "-f", "{{.Id}}", name).stdout.strip()
@@ -214,9 +237,6 @@ class Node:
         _script(after, SPY.format(next="/usr/sbin/runc", saved=shlex.quote(str(saved)), env=""))
         own = f"GPUPORTION_RUNTIME={shlex.quote(str(after))}"
         _script(self.spied, SPY.format(next=runtime, saved=shlex.quote(str(saved)), env=own))
-
-    def _client(self) -> list[str]:
-        return [PYTHON, "/client.py"]
 
     def _flags(self, memory: str | None, name: str, runtime: str, options: Sequence[str]) -> list[str]:
         request = ["-e", f"GPU_MEMORY_LIMIT={memory}"] if memory is not None else []
