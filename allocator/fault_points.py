@@ -37,8 +37,8 @@ POINTS: Final = {
     "orphans-removed": "at start: pages without a row are gone, no grant was looked at",
 }
 
-_armed = ""
-_passes = 0
+_passes: dict[str, int] = {}
+"""How often a daemon may come to a place until it dies there; empty but for tests."""
 
 
 class UnknownPointError(Exception):
@@ -47,20 +47,19 @@ class UnknownPointError(Exception):
 
 def arm(environ: Mapping[str, str]) -> str:
     """Take over what the variable says; the place where this daemon will die, or an empty string."""
-    global _armed, _passes
     value = environ.get(VARIABLE, "")
     name, _, count = value.partition(":")
     if value and (name not in POINTS or not (count or "1").isdecimal()):
         raise UnknownPointError(f"{VARIABLE}={value} names none of the places {' '.join(POINTS)}")
-    _armed, _passes = name, int(count or 1)
+    if name:
+        _passes[name] = int(count or 1)
     return name
 
 
 def here(name: str) -> None:
     """This place was reached."""
-    global _passes
-    if name != _armed:
+    if name not in _passes:
         return
-    _passes -= 1
-    if _passes <= 0:
+    _passes[name] -= 1
+    if _passes[name] <= 0:
         os.kill(os.getpid(), signal.SIGKILL)

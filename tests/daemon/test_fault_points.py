@@ -56,7 +56,7 @@ class Dying(Daemon):
             except OSError:
                 assert time.monotonic() < deadline, self.tail()
 
-    def grant(self, size: int, container: Sleeper) -> bool:
+    def grant(self, size: str, container: Sleeper) -> bool:
         """As launcher and hook do, with the same id each time. False: the daemon died before it had said yes twice."""
         try:
             self.confirm(self.create(f"GPU_MEMORY_LIMIT={size}", id="one").token, container)
