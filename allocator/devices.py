@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Final
 
 from gpuportion.sizes import MIB
 
 MARGIN: Final = 64 * MIB
 """Bytes of each GPU that are never granted: what the driver takes by itself between two readings."""
+
+ONCE: Final = Decimal(1)
 
 MINIMUM: Final = 256 * MIB
 """The least that can be granted on a GPU: a CUDA context alone takes about as much."""
@@ -21,7 +25,9 @@ class Gpu:
     """One GPU as it was last read. Amounts in bytes.
 
     `reserved` is what the driver keeps, `unmanaged` what processes without a grant hold, `margin` what is
-    kept back. `trouble` says why the GPU can serve nobody now; "" means that it can."""
+    kept back. `overcommit`: how many times over its memory may be granted. `links`: how well it is linked to
+    other GPUs, by their UUID; larger is better (links.py). `trouble` says why the GPU can serve nobody now; ""
+    means that it can."""
 
     index: int
     uuid: str
@@ -33,12 +39,22 @@ class Gpu:
     used: int = 0
     margin: int = MARGIN
     trouble: str = ""
+    overcommit: Decimal = ONCE
+    links: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def grantable(self) -> int:
-        """Bytes that all grants on this GPU may add up to, whole MiB."""
+        """Bytes that one grant on this GPU may have, whole MiB: what is there."""
         left = self.total - self.reserved - self.unmanaged - self.margin
         return max(0, left - left % MIB)
+
+    @property
+    def promised(self) -> int:
+        """Bytes that all grants on this GPU may add up to, whole MiB: more than is there by overcommit alone."""
+        if self.overcommit == ONCE:
+            return self.grantable
+        most = int(self.grantable * self.overcommit)
+        return most - most % MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +82,21 @@ def uuid_bytes(uuid: str) -> bytes:
     return uuids.UUID(uuid.removeprefix("GPU-")).bytes
 
 
+def matches(gpu: Gpu, word: str) -> bool:
+    """Whether a word of GPU_SELECT means this GPU: its index, its UUID, or a glob of its model, in any case."""
+    if word.isascii() and word.isdigit():
+        return gpu.index == int(word)
+    uuid = gpu.uuid.lower()
+    return word.lower() in (uuid, uuid.removeprefix("gpu-")) or fnmatchcase(gpu.model.lower(), word.lower())
+
+
 def free(gpu: Gpu, holdings: Iterable[Holding]) -> int:
-    """Bytes of `gpu` that can still be granted, whole MiB."""
-    left = gpu.grantable
+    """Bytes of `gpu` that one more grant can have, whole MiB."""
+    left = gpu.promised
     for holding in holdings:
         share = holding.share
         if share.uuid == gpu.uuid:
-            left -= gpu.total if share.exclusive else share.limit
-    return max(0, left)
+            if share.exclusive:
+                return 0
+            left -= share.limit
+    return max(0, min(left, gpu.grantable))

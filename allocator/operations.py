@@ -22,6 +22,7 @@ from gpuportion.allocator.devices import Share
 from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grants import CONTAINER, PROCESS, Grants, Intent, now
 from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions
+from gpuportion.allocator.no_room import Refusal
 from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
@@ -180,10 +181,10 @@ class Operations:
         gpus = self._view.need_gpus()
         injection.programs()
         planned = placement.plan(gpus, self._grants.holdings(), request)
-        if isinstance(planned, placement.Refusal):
+        if isinstance(planned, Refusal):
             self._grants.look_at_ending()
             planned = placement.plan(gpus, self._grants.holdings(), request)
-        if isinstance(planned, placement.Refusal):
+        if isinstance(planned, Refusal):
             raise planned.error(subject)
         models = {gpu.uuid: gpu.model for gpu in gpus}
         return tuple(

@@ -1,27 +1,44 @@
 """Which GPUs serve a request, or why none does.
 
-Binpack: of the GPUs that fit, those already shared first, and of these the fullest, so that whole GPUs stay
-whole. Several GPUs are all or nothing. Pure: values in, a Placement or a Refusal out; a request that this
-node could never serve, however empty it were, raises GpuportionError."""
+    binpack     of the GPUs that fit, those already shared first, so that whole GPUs stay whole
+    spread      the GPU with the fewest grants, then the one with the most room
+    exclusive   a GPU that nobody has, and that nobody gets beside it
+
+Several GPUs are all or nothing: the best linked set that fits. A single portion takes the GPU whose links to empty
+ones are worst, so that good sets stay whole; then the fullest. Pure: values in, a Placement or a Refusal out; a
+request that this node could never serve, however empty it were, raises GpuportionError."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from typing import Final
 
-from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free
+from gpuportion.allocator import links, no_room
+from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free, matches
+from gpuportion.allocator.no_room import Refusal, suggestion
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, Role
-from gpuportion.sizes import MIB, both, gb, mib
+from gpuportion.sizes import MIB, both, mib
 
-LEAST: Final = f"{MINIMUM // MIB}Mi"
-"""The smallest amount that can be asked for."""
+BINPACK, SPREAD, EXCLUSIVE = "binpack", "spread", "exclusive"
+STRATEGIES: Final = (BINPACK, SPREAD, EXCLUSIVE)
 
-NAMED: Final = 8
-"""Holders that a message names before it says `and 3 more`."""
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the administrator says of placement: one of STRATEGIES, and the least bytes on a GPU."""
+
+    strategy: str = BINPACK
+    minimum: int = MINIMUM
+
+    def alone(self, want: Request) -> bool:
+        """Whether `want` shares its GPUs with nobody."""
+        return want.whole or self.strategy == EXCLUSIVE
+
+
+DEFAULT: Final = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,66 +48,22 @@ class Placement:
     shares: tuple[Share, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why there is no room now: the numbers of GP101. `fitting` of `eligible` GPUs have room for a first
-    share; `best` has the most free. `suggested` is an amount that would fit, or ""; `elsewhere`: a GPU not
-    selected would do."""
-
-    want: Request
-    best: Gpu
-    best_free: int
-    fitting: int
-    eligible: int
-    holdings: tuple[Holding, ...]
-    suggested: str = ""
-    elsewhere: bool = False
-
-    def error(self, subject: str) -> GpuportionError:
-        """GP101, for `subject` such as `container "train"`."""
-        hints = [f"GPU_MEMORY_LIMIT={self.suggested}"] if self.suggested else []
-        hints += ["another GPU"] if self.elsewhere else []
-        return GpuportionError(
-            "GP101",
-            subject=subject,
-            asked=_asked(self.want),
-            best=self._room(),
-            holders=self._holders(),
-            suggestion="".join(f"{hint}, " for hint in hints) + ("or " if hints else ""),
-        )
-
-    def _room(self) -> str:
-        one = f"GPU {self.best.index} has {gb(self.best_free)} free to grant"
-        if self.want.whole:
-            one = f"GPU {self.best.index} is in use"
-        if self.want.count == 1:
-            return one
-        return f"{self.fitting} of {_gpus(self.eligible)} {_has(self.fitting)} that; {one}"
-
-    def _holders(self) -> str:
-        where = f"GPU {self.best.index}"
-        names = [f"{held.holder} {gb(held.share.limit)}" for held in self.holdings]
-        listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-        parts = [f"Granted now on {where}: {listed}" if names else f"Nothing is granted on {where} now"]
-        parts.append(f"{gb(self.best.reserved)} is reserved by the driver")
-        if self.best.unmanaged:
-            parts.append(f"{gb(self.best.unmanaged)} is held by processes without a grant")
-        return "; ".join(parts) + "."
-
-
-Cost = tuple[int, int, int]
+Cost = tuple[int, int, int, int]
 Slot = Callable[[Gpu, int], "Cost | None"]
 
 
-def plan(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request) -> Placement | Refusal:
+def plan(
+    gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request, rules: Rules = DEFAULT
+) -> Placement | Refusal:
     """Where `want` is served, given what is granted already."""
     _check_built(want)
-    eligible = _eligible(gpus, want)
-    chosen = _choose(eligible, want.count, _slots(holdings, want))
+    eligible = _eligible(gpus, want, rules)
+    chosen = _choose(eligible, want.count, _slots(gpus, holdings, want, rules))
     if chosen is None:
-        return _refusal(gpus, eligible, holdings, want)
+        return _refusal(gpus, eligible, holdings, want, rules)
+    alone = rules.alone(want)
     return Placement(
-        tuple(Share(gpu.uuid, gpu.index, _need(gpu, want, k), want.whole) for k, gpu in enumerate(chosen))
+        tuple(Share(gpu.uuid, gpu.index, _need(gpu, want, k), alone) for k, gpu in enumerate(chosen))
     )
 
 
@@ -113,9 +86,9 @@ def _check_built(want: Request) -> None:
     raise GpuportionError("GP109", what=what, why=why)
 
 
-def _eligible(gpus: Sequence[Gpu], want: Request) -> list[Gpu]:
+def _eligible(gpus: Sequence[Gpu], want: Request, rules: Rules) -> list[Gpu]:
     """The healthy, selected GPUs by index; GpuportionError where they could never serve `want`."""
-    selected = [gpu for gpu in gpus if not want.select or any(_matches(gpu, word) for word in want.select)]
+    selected = [gpu for gpu in gpus if not want.select or any(matches(gpu, word) for word in want.select)]
     if not selected:
         known = ", ".join(f"{gpu.index} ({gpu.model}, {gpu.uuid})" for gpu in gpus)
         raise GpuportionError(
@@ -127,16 +100,16 @@ def _eligible(gpus: Sequence[Gpu], want: Request) -> list[Gpu]:
     healthy = sorted((gpu for gpu in selected if not gpu.trouble), key=lambda gpu: gpu.index)
     if not healthy:
         raise GpuportionError("GP302", why="; ".join(f"GPU {gpu.index}: {gpu.trouble}" for gpu in selected))
-    _check_possible(healthy, want)
+    _check_possible(healthy, want, rules.minimum)
     return healthy
 
 
-def _check_possible(gpus: Sequence[Gpu], want: Request) -> None:
+def _check_possible(gpus: Sequence[Gpu], want: Request, minimum: int) -> None:
     if want.count > len(gpus):
-        why = f"is more than the {_gpus(len(gpus))} that may serve this request."
+        why = f"is more than the {no_room.gpus(len(gpus))} that may serve this request."
         raise GpuportionError("GP107", key="GPU_COUNT", value=want.count, why=why)
-    if any(size < MINIMUM for size in want.memory):
-        why = f"is below the least that can be granted, {both(MINIMUM)}. Write {LEAST} or more."
+    if any(size < minimum for size in want.memory):
+        why = f"is below the least that can be granted, {both(minimum)}. Write {_least(minimum)} or more."
         raise GpuportionError("GP107", key="GPU_MEMORY_LIMIT", value=mib(min(want.memory)), why=why)
     largest = max(gpus, key=lambda gpu: gpu.grantable + gpu.unmanaged)
     most = largest.grantable + largest.unmanaged
@@ -146,19 +119,12 @@ def _check_possible(gpus: Sequence[Gpu], want: Request) -> None:
             "Write GPU_FRACTION=1 for all of it."
         )
         raise GpuportionError("GP107", key="GPU_MEMORY_LIMIT", value=both(max(want.memory)), why=why)
-    if want.fraction is not None and all(_fraction_of(gpu, want.fraction) < MINIMUM for gpu in gpus):
+    if want.fraction is not None and all(_fraction_of(gpu, want.fraction) < minimum for gpu in gpus):
         why = (
-            f"of GPU {largest.index} is below the least that can be granted, {both(MINIMUM)}. "
-            f"Write GPU_MEMORY_LIMIT={LEAST} or more."
+            f"of GPU {largest.index} is below the least that can be granted, {both(minimum)}. "
+            f"Write GPU_MEMORY_LIMIT={_least(minimum)} or more."
         )
         raise GpuportionError("GP107", key="GPU_FRACTION", value=float(want.fraction), why=why)
-
-
-def _matches(gpu: Gpu, word: str) -> bool:
-    if word.isascii() and word.isdigit():
-        return gpu.index == int(word)
-    uuid = gpu.uuid.lower()
-    return word.lower() in (uuid, uuid.removeprefix("gpu-")) or fnmatchcase(gpu.model.lower(), word.lower())
 
 
 def _need(gpu: Gpu, want: Request, k: int) -> int:
@@ -173,38 +139,65 @@ def _fraction_of(gpu: Gpu, fraction: Decimal) -> int:
     return size - size % MIB
 
 
-def _slots(holdings: Sequence[Holding], want: Request) -> Slot:
+def _least(minimum: int) -> str:
+    return f"{minimum // MIB}Mi"
+
+
+def _slots(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request, rules: Rules) -> Slot:
     """`_cost` on what each GPU has, which is the same for every share."""
     by_gpu: dict[str, list[Holding]] = {}
     for holding in holdings:
         by_gpu.setdefault(holding.share.uuid, []).append(holding)
-    return lambda gpu, k: _cost(gpu, by_gpu.get(gpu.uuid, ()), want, k)
+    empty = [gpu for gpu in gpus if gpu.uuid not in by_gpu and not gpu.trouble]
+    linked = {gpu.uuid: sum(links.rank(gpu, other) for other in empty if other is not gpu) for gpu in gpus}
+    return lambda gpu, k: _cost(gpu, by_gpu.get(gpu.uuid, ()), want, k, rules, linked[gpu.uuid])
 
 
-def _cost(gpu: Gpu, here: Sequence[Holding], want: Request, k: int) -> Cost | None:
-    """How little we like to serve the k-th share from `gpu`; None: it does not fit. Costs of several add
-    up."""
+def _cost(gpu: Gpu, here: Sequence[Holding], want: Request, k: int, rules: Rules, linked: int) -> Cost | None:
+    """How little we like to serve the k-th share from `gpu`, whose links to empty GPUs add up to `linked`; None: it
+    does not fit. Costs of several add up."""
     left = free(gpu, here)
     need = _need(gpu, want, k)
-    if need < MINIMUM or need > left:  # a whole GPU needs all of it, so nobody else can be there
+    alone = rules.alone(want)
+    if need < rules.minimum or need > left or (alone and here):
         return None
-    return (0 if here else 1, left - need if not want.whole else gpu.unmanaged, gpu.index)
+    if alone:
+        return (linked, left - need + gpu.unmanaged, 0, gpu.index)
+    if rules.strategy == SPREAD:
+        return (len(here), need - left, linked, gpu.index)
+    return (0 if here else 1, linked, left - need, gpu.index)
 
 
 def _choose(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | None:
-    """The cheapest `count` GPUs in rising order, the k-th fit for share k; None: there are not so many.
+    """The best linked `count` GPUs in rising order, the k-th fit for share k, and of equal ones the cheapest; None:
+    there are not so many. A container sees its GPUs by rising index, so amounts that are given in order need a
+    rising choice."""
+    if count == 1 or links.are_alike(gpus):
+        return _cheapest(gpus, count, cost)
 
-    A container sees its GPUs by rising index, so amounts that are given in order need a rising choice.
-    best[k] is the cheapest way to have served the first k shares from the GPUs seen so far.
-    """
-    best: list[tuple[Cost, tuple[Gpu, ...]] | None] = [((0, 0, 0), ()), *[None] * count]
+    def fits(gpu: Gpu, k: int) -> bool:
+        return cost(gpu, k) is not None
+
+    def costs(way: Sequence[Gpu]) -> Cost:
+        return _sum([price for k, gpu in enumerate(way) if (price := cost(gpu, k)) is not None])
+
+    return links.best_set(gpus, count, fits, costs) or _cheapest(gpus, count, cost)
+
+
+def _sum(costs: Sequence[Cost]) -> Cost:
+    a, b, c, d = (sum(column) for column in zip(*costs, strict=True))
+    return a, b, c, d
+
+
+def _cheapest(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | None:
+    """best[k] is the cheapest way to have served the first k shares from the GPUs seen so far."""
+    best: list[tuple[Cost, tuple[Gpu, ...]] | None] = [((0, 0, 0, 0), ()), *[None] * count]
     for gpu in gpus:
         for k in reversed(range(count)):
             before, price = best[k], cost(gpu, k)
             if before is None or price is None:
                 continue
-            a, b, c = before[0]
-            total = (a + price[0], b + price[1], c + price[2])
+            total = _sum([before[0], price])
             there = best[k + 1]
             if there is None or total < there[0]:
                 best[k + 1] = (total, (*before[1], gpu))
@@ -213,15 +206,16 @@ def _choose(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | No
 
 
 def _refusal(
-    gpus: Sequence[Gpu], eligible: Sequence[Gpu], holdings: Sequence[Holding], want: Request
+    gpus: Sequence[Gpu], eligible: Sequence[Gpu], holdings: Sequence[Holding], want: Request, rules: Rules
 ) -> Refusal:
     rooms = sorted(
         ((free(gpu, holdings), gpu) for gpu in eligible), key=lambda room: (-room[0], room[1].index)
     )
     best_free, best = rooms[0]
-    slot = _slots(holdings, want)
+    slot = _slots(gpus, holdings, want, rules)
     fitting = sum(slot(gpu, 0) is not None for gpu in eligible)
     here = tuple(held for held in holdings if held.share.uuid == best.uuid)
+    alone = rules.alone(want)
     return Refusal(
         want=want,
         best=best,
@@ -229,40 +223,12 @@ def _refusal(
         fitting=fitting,
         eligible=len(eligible),
         holdings=tuple(sorted(here, key=lambda held: -held.share.limit)),
-        suggested=suggestion(rooms[want.count - 1][0]),
-        elsewhere=bool(want.select) and _fits(gpus, holdings, want),
+        suggested="" if alone and not want.whole else suggestion(rooms[want.count - 1][0], rules.minimum),
+        elsewhere=bool(want.select) and _fits(gpus, slot, want.count),
+        alone=alone,
     )
 
 
-def _fits(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request) -> bool:
+def _fits(gpus: Sequence[Gpu], slot: Slot, count: int) -> bool:
     healthy = sorted((gpu for gpu in gpus if not gpu.trouble), key=lambda gpu: gpu.index)
-    return _choose(healthy, want.count, _slots(holdings, want)) is not None
-
-
-def suggestion(room: int) -> str:
-    """The largest round amount within `room` bytes, such as `2G` or `640M`; "" if that is below the
-    minimum."""
-    text, size = (f"{room // 10**9}G", room // 10**9 * 10**9)
-    if size < 10**9:
-        text, size = (f"{room // 10**7 * 10}M", room // 10**7 * 10**7)
-    return text if size - size % MIB >= MINIMUM else ""
-
-
-def _asked(want: Request) -> str:
-    if want.whole:
-        return f"all of {_gpus(want.count)}"
-    if want.fraction is not None:
-        each = f"{float(want.fraction):g} of a GPU's memory"
-    elif len(set(want.memory)) > 1:
-        return " and ".join(both(size) for size in want.memory) + " of GPU memory"
-    else:
-        each = f"{both(want.memory[0])} of GPU memory"
-    return each if want.count == 1 else f"{each} on each of {want.count} GPUs"
-
-
-def _gpus(count: int) -> str:
-    return f"{count} GPU" + ("" if count == 1 else "s")
-
-
-def _has(count: int) -> str:
-    return "has" if count == 1 else "have"
+    return _cheapest(healthy, count, slot) is not None

@@ -36,7 +36,8 @@ class Role(str, Enum):
     MIG = "mig"
 
 
-Source = Literal["env", "annotation", "annotation+env"]
+Source = Literal["env", "annotation", "annotation+env", "default"]
+"""Where it came from; `default` is the administrator's, for a container that asks for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,9 @@ KEYS: Final = (
 ENV_KEYS: Final = {key.env: key for key in KEYS}
 ANNOTATION_KEYS: Final = {DOMAIN + key.annotation: key for key in KEYS}
 
+USER: Final = DOMAIN + "user"
+"""The annotation that says whose a container is. It asks for nothing; whether it counts, the administrator says."""
+
 ALIASES: Final = ("NVIDIA_GPU_MEMORY_LIMIT", "NVIDIA_GPU_MEMORY_REQUEST")
 """Environment keys of another product, in whole MiB; one grant serves both, so they may not differ."""
 
@@ -229,7 +233,7 @@ def from_container(env: Iterable[str], annotations: Mapping[str, str]) -> Reques
     `annotations` those of the spec, which go before the environment, key by key.
     """
     variables = _variables(env)
-    if _is_sandbox(annotations) and not any(name in ENV_KEYS or name in ALIASES for name in variables):
+    if is_sandbox(annotations) and not any(name in ENV_KEYS or name in ALIASES for name in variables):
         return None
     _refuse_misspelt(variables, annotations)
     given = _given(variables, annotations)
@@ -254,7 +258,8 @@ def from_keys(keys: Mapping[str, str]) -> Request:
     return request
 
 
-def _is_sandbox(annotations: Mapping[str, str]) -> bool:
+def is_sandbox(annotations: Mapping[str, str]) -> bool:
+    """Whether it is a pod's pause container, which gets nothing unless it asks by itself."""
     return any(annotations.get(name) == value for name, value in SANDBOX.items())
 
 
@@ -275,7 +280,7 @@ def _refuse_misspelt(variables: Mapping[str, str], annotations: Mapping[str, str
         if name not in FOREIGN and _looks_like_ours(name):
             raise _misspelt(name, ENV_KEYS)
     for name in annotations:
-        if name.lower().startswith(DOMAIN) and name not in ANNOTATION_KEYS:
+        if name.lower().startswith(DOMAIN) and name not in ANNOTATION_KEYS and name != USER:
             raise _misspelt(name, ANNOTATION_KEYS)
 
 

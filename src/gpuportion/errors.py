@@ -14,11 +14,19 @@ TEMPLATES: Final = {
         "{subject} was not started: it asks for {asked}; {best}.\n{holders}\nTry {suggestion}`gpuportion ps`."
     ),
     "GP102": "{key}={problem}",
-    "GP103": 'unknown MIG profile "{profile}": {known}',
+    "GP103": 'unknown MIG profile "{profile}" on {models}. Available: {known}.',
+    "GP104": "GPU_MIG={profile} conflicts with {key}: the profile has {has}. Drop one of them.",
+    "GP105": (
+        "no MIG profile on this node ({models}) has {asked}; the largest is {largest} with {memory} MiB."
+    ),
     "GP106": "{keys} contradict each other: {why}. Drop one of them.",
     "GP107": "{key}={value} {why}",
     "GP108": "{key} is not known. Did you mean {nearest}? A misspelt request is never taken for no request.",
     "GP109": "{what} cannot be served by this node yet: {why}",
+    "GP110": (
+        "{subject} was not started: {what}.\nThis is a rule of the administrator ({key}; `gpuportion config show` "
+        "lists them). {hint}"
+    ),
     "GP201": "{detail}",
     "GP202": "{detail}",
     "GP203": "{detail}",

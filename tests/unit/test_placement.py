@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gpuportion import sizes
 from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free
-from gpuportion.allocator.placement import Placement, Refusal, plan, suggestion
+from gpuportion.allocator.no_room import Refusal, suggestion
+from gpuportion.allocator.placement import Placement, plan
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, Role
 from gpuportion.sizes import MIB
