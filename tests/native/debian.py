@@ -62,13 +62,17 @@ def _apt(folder: Path, *arguments: str) -> None:
         raise UnavailableError(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-300:]}")
 
 
-def _fetch(folder: Path, suite: str, component: str, packages: tuple[str, ...]) -> None:
+def _empty(folder: Path, source: str) -> None:
+    """apt's folders, where it finds nothing installed."""
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("state/lists/partial", "cache/archives/partial", "root"):
         (folder / name).mkdir(parents=True)
     (folder / "state" / "status").touch()
-    source = f"deb [arch=amd64 signed-by={KEYRING}] {_mirror()} {suite} {component}\n"
     (folder / "sources.list").write_text(source, encoding="ascii")
+
+
+def _fetch(folder: Path, suite: str, component: str, packages: tuple[str, ...]) -> None:
+    _empty(folder, f"deb [arch=amd64 signed-by={KEYRING}] {_mirror()} {suite} {component}\n")
     _apt(folder, "update")
     _apt(folder, "download", *packages)
     for package in folder.glob("*.deb"):
@@ -87,6 +91,36 @@ def unpacked(name: str, suite: str, component: str, *packages: str) -> Path:
     if not (folder / "complete").exists():
         _fetch(folder, suite, component, packages)
     return folder / "root"
+
+
+def system(name: str, suite: str, *packages: str, architecture: str = "amd64") -> Path:
+    """A root folder that programs can run in: the packages with all that they depend on. Nothing is configured."""
+    if os.uname().machine != "x86_64":
+        raise UnavailableError("tested with x86-64 packages only")
+    folder = cache_folder() / name
+    if not (folder / "complete").exists():
+        _empty(folder, f"deb [arch={architecture} signed-by={KEYRING}] {_mirror()} {suite} main\n")
+        chosen = f"-oAPT::Architecture={architecture}"
+        _apt(folder, chosen, f"-oAPT::Architectures={architecture}", "update")
+        only = ("--no-install-recommends", "--download-only", "--yes", "install", *packages)
+        _apt(folder, chosen, f"-oAPT::Architectures={architecture}", *only)
+        _unpack_merged(folder)
+    return folder / "root"
+
+
+def _unpack_merged(folder: Path) -> None:
+    """Into a root where /bin, /lib and the like are links, as systemd of today wants it."""
+    root = folder / "root"
+    for link in ("bin", "sbin", "lib", "lib64"):
+        (root / "usr" / link).mkdir(parents=True)
+        (root / link).symlink_to(f"usr/{link}")
+    for package in sorted((folder / "cache" / "archives").glob("*.deb")):
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as files:
+            extract = ["tar", "-x", "--keep-directory-symlink", "-C", str(root)]
+            subprocess.run(extract, stdin=files.stdout, check=True)
+    shutil.rmtree(folder / "state")
+    shutil.rmtree(folder / "cache")
+    (folder / "complete").touch()
 
 
 def one(root: Path, pattern: str) -> Path:

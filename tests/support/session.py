@@ -53,3 +53,14 @@ class CudaSession:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+
+
+MB = 10**6
+
+
+def holds_to_1g(client: CudaSession) -> None:
+    """The client of a container whose grant is 1 GB: 600 MB are given, 600 MB more refused, and it's said where."""
+    assert client.opened == "CUDA_SUCCESS"
+    assert client.alloc(600 * MB) == "CUDA_SUCCESS"
+    assert client.alloc(600 * MB) == "CUDA_ERROR_OUT_OF_MEMORY"
+    assert "GP201" in client.end()
