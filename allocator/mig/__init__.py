@@ -1,0 +1,1 @@
+"""Dynamic MIG: the smallest partition, made on demand and kept until its room is needed."""
