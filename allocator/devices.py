@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, Protocol
 
 from gpuportion.sizes import MIB
 
@@ -82,7 +82,18 @@ def uuid_bytes(uuid: str) -> bytes:
     return uuids.UUID(uuid.removeprefix("GPU-")).bytes
 
 
-def matches(gpu: Gpu, word: str) -> bool:
+class Named(Protocol):
+    """Whatever a user can point at as a GPU."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+
+
+def matches(gpu: Named, word: str) -> bool:
     """Whether a word of GPU_SELECT means this GPU: its index, its UUID, or a glob of its model, in any case."""
     if word.isascii() and word.isdigit():
         return gpu.index == int(word)

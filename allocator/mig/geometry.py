@@ -61,6 +61,10 @@ class Geometry:
             found = self._room[taken] = tuple(_packed(masks, taken) for masks in self.shapes)
         return found
 
+    def has_room(self, profile: Profile, taken: int) -> bool:
+        """Whether one more of `profile` fits beside `taken`."""
+        return self.room(taken)[self.shape_of[profile.id]] > 0
+
 
 def _packed(masks: Masks, taken: int) -> int:
     """The most disjoint masks: of equal intervals, taking each that is free from the left is exact."""

@@ -54,20 +54,23 @@ class Occupancy:
     """One GPU with its instances. `taken` are the slices that cannot be had: in use, or of others. `idle` can be
     evicted, the longest idle first; their slices are room."""
 
-    __slots__ = ("gpu", "idle", "idle_mask", "instances", "taken")
+    __slots__ = ("_media", "gpu", "idle", "idle_mask", "instances", "taken")
 
     def __init__(self, gpu: MigGpu, instances: Sequence[Instance]) -> None:
         self.gpu = gpu
         self.instances = instances
         self.taken = self.idle_mask = 0
-        idle: list[tuple[float, int, Instance]] = []
+        self.idle: list[Instance] = []
+        self._media: list[int] | None = None
         for each in instances:
+            place = ((1 << each.size) - 1) << each.start
             if each.ours and each.idle_since is not None:
-                idle.append((each.idle_since, each.id, each))
-                self.idle_mask |= mask(each.start, each.size)
+                self.idle.append(each)
+                self.idle_mask |= place
             else:
-                self.taken |= mask(each.start, each.size)
-        self.idle = tuple(each for _, _, each in sorted(idle, key=lambda entry: entry[:2]))
+                self.taken |= place
+        if len(self.idle) > 1:
+            self.idle.sort(key=lambda each: (each.idle_since, each.id))
 
     @property
     def free(self) -> int:
@@ -76,16 +79,22 @@ class Occupancy:
 
     def legal(self, profile: Profile, gone: Sequence[Instance] = ()) -> bool:
         """Whether the driver's counts allow one more of `profile` once `gone` are gone; slices apart."""
-        board, removed = self.gpu.board, {each.id for each in gone}
-        left = [each for each in self.instances if each.id not in removed]
-        if sum(each.profile == profile.id for each in left) >= profile.most:
+        alike = sum(each.profile == profile.id for each in self.instances)
+        if alike - sum(each.profile == profile.id for each in gone) >= profile.most:
             return False
-        used = [board.engines(each.profile) for each in left]
+        board, used = self.gpu.board, self._used()
         return all(
-            need + sum(counts[k] for counts in used) <= board.media[k]
+            need + used[k] - sum(board.engines(each.profile)[k] for each in gone) <= board.media[k]
             for k, need in enumerate(profile.engines.counts())
             if need
         )
+
+    def _used(self) -> list[int]:
+        """Media engines of all instances, added up once."""
+        if self._media is None:
+            counts = [self.gpu.board.engines(each.profile) for each in self.instances]
+            self._media = [sum(column) for column in zip(*counts, strict=True)] or [0, 0, 0, 0]
+        return self._media
 
     def victims(self, profile: Profile, place: int) -> tuple[Instance, ...] | None:
         """The fewest idle instances that must go for `profile` at the slices `place`, the longest idle where
@@ -93,8 +102,12 @@ class Occupancy:
         if place & self.taken:
             return None
         under = tuple(each for each in self.idle if each.mask & place)
+        if self.legal(profile, under):
+            return under
         rest = tuple(each for each in self.idle if not each.mask & place)
-        for count in range(len(rest) + 1):
+        if not self.legal(profile, self.idle):
+            return None
+        for count in range(1, len(rest) + 1):
             for more in combinations(rest, count):
                 if self.legal(profile, under + more):
                     return under + more

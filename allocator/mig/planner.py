@@ -139,10 +139,9 @@ def _made(step: Step, scores: Scores, policy: Policy) -> Plan | None:
     ways = [
         (_cost(one, place, scores), one, profile)
         for one, profile in step.choices
+        if one.gpu.board.has_room(profile, one.taken | one.idle_mask) and one.legal(profile)
         for place in one.gpu.board.masks[profile.id]
-        if not place & (one.taken | one.idle_mask)
-        and _allowed(one, profile, place, policy)
-        and one.legal(profile)
+        if not place & (one.taken | one.idle_mask) and _allowed(one, profile, place, policy)
     ]
     if not ways:
         return None
@@ -154,6 +153,8 @@ def _evicting(step: Step, scores: Scores, policy: Policy) -> Plan | None:
     """The fewest evictions; among as many, the least spoilt, then the longest idle."""
     ways = []
     for one, profile in step.choices:
+        if not one.gpu.board.has_room(profile, one.taken):
+            continue
         for place in one.gpu.board.masks[profile.id]:
             gone = one.victims(profile, place) if _allowed(one, profile, place, policy) else None
             if gone is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from gpuportion.allocator.devices import matches
 from gpuportion.allocator.mig.asks import Ask, ask_of, called, fitting
 from gpuportion.allocator.mig.instances import MigGpu
 from gpuportion.allocator.mig.profiles import Profile
-from gpuportion.allocator.selection import matches
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB, both, parse
