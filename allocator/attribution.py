@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 from gpuportion.allocator import cgroups, processes
-from gpuportion.allocator.devices import MARGIN, Gpu
+from gpuportion.allocator.devices import MARGIN, ONCE, Gpu
 from gpuportion.allocator.inventory import Reading, Sample
 
 PATIENCE: Final = 3
@@ -45,8 +46,9 @@ class Held:
 class Attribution:
     """Remembers whose a process was, for as long as that grant lives."""
 
-    def __init__(self, margin: int = MARGIN) -> None:
-        self._margin = margin
+    def __init__(self, margin: int = MARGIN, overcommit: Decimal = ONCE) -> None:
+        self.margin = margin
+        self.overcommit = overcommit
         self._known: dict[int, tuple[int, str]] = {}
         self._unlisted: dict[str, deque[int]] = {}
         self.held: dict[str, tuple[Held, ...]] = {}
@@ -92,8 +94,10 @@ class Attribution:
             unmanaged=sum(one.size for one in held if one.token == "")
             + _beyond(reading.uuid, held, claims)
             + unlisted,
-            margin=self._margin,
+            margin=self.margin,
             trouble=reading.trouble,
+            overcommit=self.overcommit,
+            links=reading.links,
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import gc
 import logging
 import os
@@ -20,17 +21,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from gpuportion import paths
-from gpuportion.allocator import cdi_files, fault_points, injection, inventory, systemd
+from gpuportion.allocator import cdi_files, fault_points, injection, inventory, policy_file, systemd
 from gpuportion.allocator.devices import MARGIN
 from gpuportion.allocator.grants import Grants
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.host_portion import HostPortions
 from gpuportion.allocator.node_view import NodeView, Sampler
 from gpuportion.allocator.operations import Operations
+from gpuportion.allocator.policy import Policy
+from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, Store
 from gpuportion.errors import GpuportionError
@@ -104,9 +107,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--margin",
         type=_amount,
-        default=MARGIN,
         metavar="AMOUNT",
-        help=f"memory of each GPU that is never granted (default: {MARGIN // MIB}Mi)",
+        help=f"memory of each GPU that is never granted (default: as configured, else {MARGIN // MIB}Mi)",
+    )
+    made.add_argument(
+        "--config",
+        default="",
+        metavar="FILE",
+        help=f"the administrator's rules; read again at SIGHUP (default: {policy_file.PATH}, where it is there)",
     )
     made.add_argument(
         "--foreground", action="store_true", help="for symmetry with other daemons: it never forks"
@@ -159,6 +167,7 @@ def _locked(run_dir: str) -> Iterator[None]:
 
 def _run(options: argparse.Namespace) -> None:
     _raise_file_limit()
+    rules = PolicyInForce(options.config, options.run_dir, margin=options.margin)
     selector = selectors.DefaultSelector()
     hints = Hints(selector)
     store = _open_store(f"{options.run_dir}/store.sqlite3")
@@ -172,18 +181,19 @@ def _run(options: argparse.Namespace) -> None:
     )
     grants.recover()
     _remove_unowned(portions, store)
-    view = NodeView(grants, options.margin, options.state_dir)
+    view = NodeView(grants, options.state_dir)
+    keep_to(view, rules.policy)
     sampler = Sampler()
     sampler.start()
     _await_first_sample(sampler, view)
     files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
-    operations = Operations(grants, view, files, portions, _version())
+    operations = Operations(grants, view, files, portions, rules, _version())
     listener = systemd.inherited_listener() or systemd.listen(
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )
     server = Server(selector, listener, hints, operations.answer, grants.look)
     server.on_readable(sampler.wake, lambda: _take_sample(sampler, view))
-    with _signals(server):
+    with _signals(server, lambda: rules.read_again(functools.partial(keep_to, view))):
         log.info("ready on %s/gpuportiond.sock: %d grants", options.run_dir, len(grants.live()))
         systemd.notify("READY=1")
         _settle()
@@ -244,17 +254,22 @@ def _take_sample(sampler: Sampler, view: NodeView) -> None:
     view.update(sampler.latest)
 
 
+def keep_to(view: NodeView, policy: Policy) -> None:
+    """Let the view of the node follow the rules."""
+    view.keep_to(policy.margin, policy.overcommit)
+
+
 @contextlib.contextmanager
-def _signals(server: Server) -> Iterator[None]:
-    """SIGTERM and SIGINT end the loop; SIGHUP is kept for reading the configuration again."""
+def _signals(server: Server, read_again: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT end the loop; SIGHUP makes it read the configuration again, between two answers."""
     ours, wake = socket.socketpair()
     ours.setblocking(False)
     wake.setblocking(False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    signal.signal(signal.SIGHUP, lambda *_: log.info("SIGHUP: there is no configuration to read again yet"))
+    signal.signal(signal.SIGHUP, lambda *_: None)  # its number comes through the socket
     before = signal.set_wakeup_fd(wake.fileno())
-    server.on_readable(ours, lambda: _drain(ours))
+    server.on_readable(ours, lambda: read_again() if signal.SIGHUP in _arrived(ours) else None)
     try:
         yield
     finally:
@@ -263,9 +278,11 @@ def _signals(server: Server) -> Iterator[None]:
         wake.close()
 
 
-def _drain(sock: socket.socket) -> None:
+def _arrived(sock: socket.socket) -> bytes:
+    """The numbers of the signals that came."""
     with contextlib.suppress(BlockingIOError):
-        sock.recv(4096)
+        return sock.recv(4096)
+    return b""
 
 
 def _version() -> str:

@@ -52,6 +52,7 @@ class Intent:
     id: str = ""
     name: str = ""
     uid: int = 0
+    user: str = ""
     creator: Process | None = None
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pynvml
+
+from gpuportion.allocator.links import from_nvml
 
 LIBRARY_VARIABLE: Final = "GPUPORTION_NVML"
 """Path of the libnvidia-ml.so.1 to use instead of the one that the loader finds."""
@@ -37,6 +40,8 @@ class Reading:
     used: int = 0
     processes: Mapping[int, int] = field(default_factory=dict)
     trouble: str = ""
+    links: Mapping[str, int] = field(default_factory=dict)
+    """How well it is linked to the other GPUs, by their UUID: the ranks of links.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,14 @@ class Nvml:
         self._open = False
         self._driver = ""
         self._last: dict[int, Reading] = {}
+        self._links: tuple[tuple[str, ...], dict[str, dict[str, int]]] = ((), {})
 
     def sample(self) -> Sample:
         """Read everything; never raises for what NVML or the driver does."""
         try:
             self._connect()
             count = pynvml.nvmlDeviceGetCount()
-            readings = tuple(self._read(index) for index in range(count))
+            readings = self._linked(tuple(self._read(index) for index in range(count)))
         except (pynvml.NVMLError, OSError) as problem:
             self.close()
             return Sample(trouble=_sentence(problem))
@@ -83,6 +89,15 @@ class Nvml:
         pynvml.nvmlInit()
         self._open = True
         self._driver = str(pynvml.nvmlSystemGetDriverVersion())
+
+    def _linked(self, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        """With their links, which are asked for again only when the GPUs are others."""
+        uuids = tuple(reading.uuid for reading in readings)
+        if self._links[0] != uuids:
+            self._links = (uuids, _links(uuids))
+        return tuple(
+            dataclasses.replace(reading, links=self._links[1].get(reading.uuid, {})) for reading in readings
+        )
 
     def _read(self, index: int) -> Reading:
         """One GPU; a GPU that fails keeps its last values, with the trouble said."""
@@ -151,6 +166,57 @@ def _listed(newest: Callable[[Any], Any], older: Callable[[Any], Any], device: A
         return _tried(older, device, default=[])
     except pynvml.NVMLError_NotSupported:
         return []
+
+
+def _links(uuids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """By UUID, how well each GPU is linked to the others; a GPU that cannot say has none."""
+    devices = {uuid: _tried(pynvml.nvmlDeviceGetHandleByUUID, uuid) for uuid in uuids}
+    found = {uuid: _place(device) for uuid, device in devices.items() if device is not None}
+    places = {uuid: place for uuid, place in found.items() if place is not None}
+    ends = {uuid: Counter(_remote_ends(devices[uuid])) for uuid in places}
+    ranks = {}
+    for uuid in places:
+        others = [other for other in places if other != uuid]
+        levels = {
+            other: _tried(
+                pynvml.nvmlDeviceGetTopologyCommonAncestor, devices[uuid], devices[other], default=-1
+            )
+            for other in others
+        }
+        switched = {other: min(ends[uuid][SWITCH], ends[other][SWITCH]) for other in others}
+        nvlinks = {other: ends[uuid][places[other]] + switched[other] for other in others}
+        ranks[uuid] = from_nvml(levels, nvlinks)
+    return ranks
+
+
+Place = tuple[int, int, int]
+SWITCH: Final[Place] = (-1, -1, -1)
+"""Where an NVLink ends that leads to a switch, and so to every GPU that has one, too."""
+
+
+def _place(device: Any) -> Place | None:
+    """Where on the PCI bus a GPU is: what an NVLink's other end is called by."""
+    info = _tried(pynvml.nvmlDeviceGetPciInfo, device)
+    return None if info is None else _pci(info)
+
+
+def _pci(info: Any) -> Place:
+    return int(info.domain), int(info.bus), int(info.device)
+
+
+def _remote_ends(device: Any) -> Iterator[Place]:
+    """Where each active NVLink of a GPU leads."""
+    for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+        state = _tried(pynvml.nvmlDeviceGetNvLinkState, device, link)
+        if state is None:
+            return
+        if not state:
+            continue
+        kind = _tried(pynvml.nvmlDeviceGetNvLinkRemoteDeviceType, device, link)
+        if kind == pynvml.NVML_NVLINK_DEVICE_TYPE_SWITCH:
+            yield SWITCH
+        elif (info := _tried(pynvml.nvmlDeviceGetNvLinkRemotePciInfo_v2, device, link)) is not None:
+            yield _pci(info)
 
 
 def _tried(call: Callable[..., Any], *arguments: Any, default: Any = None) -> Any:

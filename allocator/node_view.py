@@ -7,10 +7,12 @@ Knows grants only as rows; places nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Final
 
 from gpuportion.allocator import learning, pages
@@ -60,12 +62,12 @@ class Sampler:
 class NodeView:
     """GPUs as placement takes them."""
 
-    def __init__(self, grants: Grants, margin: int, state_dir: str) -> None:
+    def __init__(self, grants: Grants, state_dir: str) -> None:
         self.gpus: tuple[Gpu, ...] = ()
         self.driver = ""
         self.trouble = "NVML has not answered yet"
         self._grants = grants
-        self._attribution = Attribution(margin)
+        self._attribution = Attribution()
         self._contexts_file = f"{state_dir}/context.json"
         self._learned = learning.load(self._contexts_file)
         self._taught: set[str] = set()
@@ -83,6 +85,11 @@ class NodeView:
         live = self._grants.live()
         self.gpus = self._attribution.update(sample, [self._claim(grant) for grant in live])
         self._learn(live)
+
+    def keep_to(self, margin: int, overcommit: Decimal) -> None:
+        """From now on so many bytes of each GPU are kept back, and it may be granted so many times over."""
+        self._attribution.margin, self._attribution.overcommit = margin, overcommit
+        self.gpus = tuple(dataclasses.replace(gpu, margin=margin, overcommit=overcommit) for gpu in self.gpus)
 
     def need_gpus(self) -> tuple[Gpu, ...]:
         """The GPUs. GpuportionError GP302 with the reason where there are none."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from gpuportion import paths, wire
-from gpuportion.allocator import fields, injection, names, pages, placement, processes, rows
+from gpuportion.allocator import fields, injection, names, pages, placement, policy, processes, rows
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.devices import Share
 from gpuportion.allocator.fault_points import here
@@ -24,9 +24,10 @@ from gpuportion.allocator.grants import CONTAINER, PROCESS, Grants, Intent, now
 from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions
 from gpuportion.allocator.no_room import Refusal
 from gpuportion.allocator.node_view import NodeView
+from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
-from gpuportion.shim.request import Request, from_container, from_keys
+from gpuportion.shim.request import USER, Request, from_container, from_keys, is_sandbox
 from gpuportion.shim.spec import change
 
 log: Final = logging.getLogger("gpuportiond")
@@ -37,6 +38,9 @@ ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).en
 PROTOCOL: Final = 1
 VERBS: Final = ("create", "run", "restore")
 LONGEST_ID: Final = 1024
+
+MAY_PASS: Final = ("GP101", "GP110")
+"""Refusals that may be over when those who have ended are known to have."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,12 +54,19 @@ class Peer:
 
 class Operations:
     def __init__(
-        self, grants: Grants, view: NodeView, files: CdiFiles, portions: HostPortions, version: str
+        self,
+        grants: Grants,
+        view: NodeView,
+        files: CdiFiles,
+        portions: HostPortions,
+        rules: PolicyInForce,
+        version: str,
     ) -> None:
         self._grants = grants
         self._view = view
         self._files = files
         self._portions = portions
+        self._rules = rules
         self._version = version
 
     def answer(self, peer: Peer, message: wire.Message) -> wire.Message:
@@ -83,18 +94,28 @@ class Operations:
             raise GpuportionError("GP304", why=f"{verb!r} of a container {id[:40]!r}")
         config, preload = fields.parts(message)
         spec = fields.spec(config)
-        request = from_container(fields.environment(spec), fields.annotations_of(spec))
+        annotations = fields.annotations_of(spec)
+        request = from_container(fields.environment(spec), annotations) or self._default(annotations)
         if request is None:
             return wire.Message({})
         name = names.name_of(id, spec)
+        subject = f'container "{name or id[:12]}"'
+        policy.check_runtime(self._rules.policy, str(message.head.get("runtime", "")), subject)
+        user = self._rules.policy.user_of(annotations.get(USER))
         creator = processes.peer(peer.pid)
         self._grants.supersede(root, id, creator)
-        shares = self._place(request, f'container "{name or id[:12]}"')
+        shares = self._place(request, subject, user)
         asked = request.to_json()
-        intent = Intent(CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, creator=creator)
+        intent = Intent(
+            CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, user=user, creator=creator
+        )
         with self._reserved(intent) as grant:
             edited = self._edit(grant, spec, preload)
         return wire.Message({"token": grant.token}, edited)
+
+    def _default(self, annotations: dict[str, str]) -> Request | None:
+        """What the administrator gives a container that asks for nothing."""
+        return None if is_sandbox(annotations) else self._rules.policy.default
 
     def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes) -> bytes:
         specs = self._files.specs()
@@ -145,7 +166,8 @@ class Operations:
         if caller is None or caller.pid != peer.pid:
             raise GpuportionError("GP304", why="the descriptor is no pidfd of the caller")
         name = names.printable(fields.text(message, "argv0"))
-        shares = self._place(request, f'process {caller.pid} "{name}"')
+        user = str(peer.uid)
+        shares = self._place(request, f'process {caller.pid} "{name}"', user)
         intent = Intent(
             PROCESS,
             shares,
@@ -153,6 +175,7 @@ class Operations:
             id=f"pid-{caller.pid}",
             name=name,
             uid=peer.uid,
+            user=user,
             creator=caller,
         )
         with self._reserved(intent) as grant:
@@ -175,17 +198,27 @@ class Operations:
 
     # Both
 
-    def _place(self, request: Request, subject: str) -> tuple[Share, ...]:
-        """The shares that serve `request`. Only a full node is worth a look at who may have ended
-        unnoticed."""
-        gpus = self._view.need_gpus()
+    def _place(self, request: Request, subject: str, user: str) -> tuple[Share, ...]:
+        """The shares that serve `request` within the rules for `user`. Only where something stands in the way is it
+        worth a look at who may have ended unnoticed."""
+        self._view.need_gpus()
         injection.programs()
-        planned = placement.plan(gpus, self._grants.holdings(), request)
-        if isinstance(planned, Refusal):
-            self._grants.look_at_ending()
-            planned = placement.plan(gpus, self._grants.holdings(), request)
+        policy.check_request(self._rules.policy, request, subject)
+        try:
+            return self._placed(request, subject, user)
+        except GpuportionError as refusal:
+            if refusal.code not in MAY_PASS:
+                raise
+        self._grants.look_at_ending()
+        return self._placed(request, subject, user)
+
+    def _placed(self, request: Request, subject: str, user: str) -> tuple[Share, ...]:
+        gpus, rules = self._view.need_gpus(), self._rules.policy
+        planned = placement.plan(gpus, self._grants.holdings(), request, rules.rules)
         if isinstance(planned, Refusal):
             raise planned.error(subject)
+        held = [grant.shares for grant in self._grants.live() if grant.owner == user]
+        policy.check_shares(rules, planned.shares, user, held, subject)
         models = {gpu.uuid: gpu.model for gpu in gpus}
         return tuple(
             dataclasses.replace(share, context=self._view.context(models[share.uuid]))
@@ -221,6 +254,9 @@ class Operations:
         gpus = [rows.of_gpu(gpu, holdings) for gpu in self._view.gpus]
         return wire.Message({"gpus": gpus, "driver": self._view.driver, "trouble": self._view.trouble})
 
+    def config(self, peer: Peer, message: wire.Message) -> wire.Message:
+        return wire.Message(self._rules.shown())
+
     def ping(self, peer: Peer, message: wire.Message) -> wire.Message:
         return wire.Message({"version": self._version, "pid": os.getpid(), "ready": True})
 
@@ -235,6 +271,7 @@ OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
     "exec": (Operations.exec, False),
     "ps": (Operations.ps, False),
     "node": (Operations.node, False),
+    "config": (Operations.config, False),
     "ping": (Operations.ping, False),
 }
 

@@ -20,7 +20,7 @@ def of_grant(grant: Grant, view: LedgerView, now: float, *, with_token: bool) ->
     row = {
         "container": grant.id,
         "name": grant.name,
-        "user": grant.uid,
+        "user": int(grant.owner) if grant.owner.isascii() and grant.owner.isdigit() else grant.owner,
         "kind": grant.kind,
         "state": grant.state.value,
         "gpus": gpus,

@@ -56,12 +56,18 @@ class Grant:
     created: float
     deadline: float
     name: str = ""
+    user: str = ""
     request: dict[str, Any] = dataclasses.field(default_factory=dict)
     creator: Process | None = None
     holder: Process | None = None
     cgroups: tuple[str, ...] = ()
     state: State = State.RESERVED
     generation: int = 0
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, as the rules for users count: a uid, or the name that an annotation gave."""
+        return self.user or str(self.uid)
 
     @property
     def label(self) -> str:

@@ -72,10 +72,10 @@ def _of_gpu(gpu: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def user(uid: int | None) -> str:
+def user(uid: int | str | None) -> str:
     """A user's name; the number where there is none, nothing where it is not known."""
-    if uid is None:
-        return ""
+    if uid is None or isinstance(uid, str):
+        return table.printable(uid or "")
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
