@@ -3,11 +3,11 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
-PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench
+PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench tools
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
 BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
-.PHONY: build demo test test-long lint format bench bench-launch bench-interpose bench-allocator wheel clean
+.PHONY: build demo test test-long mutants lint format bench bench-launch bench-interpose bench-allocator wheel clean
 .DELETE_ON_ERROR:
 
 build: build/.installed
@@ -27,6 +27,10 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	$(PIP) --group dev
 	@touch $@
 
+$(VENV)/.mutants: $(VENV)/.made pyproject.toml
+	$(PIP) --group mutants
+	@touch $@
+
 # An editable install: Python runs from this folder, the C parts are rebuilt when their sources change.
 build/.installed: $(VENV)/.made $(BUILD_INPUTS)
 	PATH=$(abspath $(VENV)/bin):$$PATH $(PIP) --no-build-isolation --editable .
@@ -44,6 +48,11 @@ test: build $(VENV)/.clients $(VENV)/.dev
 test-long: build $(VENV)/.clients $(VENV)/.dev
 	@tools/prepare containers test
 	GPUPORTION_TEST_LONG=1 $(PY) -m pytest --timeout 3600 $(PYTEST_ARGS)
+
+# Breaks copies of the project on purpose, and wants to see tests fail (CONTRIBUTING.md).
+mutants: build $(VENV)/.dev $(VENV)/.mutants
+	@tools/prepare containers test
+	@$(PY) -m tools.mutants $(MUTANTS)
 
 lint: build $(VENV)/.dev
 	$(VENV)/bin/ruff check $(PYTHON_DIRS)

@@ -312,6 +312,51 @@ def test_bad_calls_get_the_drivers_answer(client: Client) -> None:
     assert before - client.free_bytes() <= 2 * MIB
 
 
+@pytest.mark.parametrize(
+    ("call", "command"),
+    [
+        ("cuMemAlloc_v2", f"linear {100 * MIB}"),
+        ("cuMemAllocManaged", f"managed {100 * MIB}"),
+        ("cuMemAllocAsync", f"async {100 * MIB}"),
+        ("cuMemAllocPitch_v2", f"2d {1 * MIB} 100"),
+        ("cuMemCreate", f"map {100 * MIB}"),
+        ("cuCtxCreate_v2", "context 0"),
+    ],
+)
+def test_what_the_driver_refuses_is_not_charged(grant: Grant, call: str, command: str) -> None:
+    """Its own error comes through, and the room that was held for it is there again."""
+    client = Client({**grant.preload(), "GPUPORTION_SIM_FAULTS": f"{call}=719"}).begin()
+    before = client.free_bytes()
+    for _ in range(3):
+        assert client(command) == (719, 0)
+    assert before - client.free_bytes() <= 2 * MIB
+    client.end()
+
+
+def test_a_free_that_the_driver_refuses_changes_nothing(grant: Grant) -> None:
+    """The memory is still there, and so is its charge; the next free gives it back."""
+    client = Client({**grant.preload(), "GPUPORTION_SIM_FAULTS": "cuMemFree_v2@1=719"}).begin()
+    before = client.free_bytes()
+    assert client(f"linear {100 * MIB}") == (0, 0)
+    assert client("free 0") == (719,)
+    assert client.free_bytes() == before - 100 * MIB
+    assert client("free 0") == (0,)
+    assert client.free_bytes() == before
+    client.end()
+
+
+def test_a_limit_follows_its_gpu_where_ordinals_are_changed(grant: Grant) -> None:
+    """CUDA_VISIBLE_DEVICES turns two devices round: each keeps the limit of its UUID."""
+    client = Client({**grant.preload(), "CUDA_VISIBLE_DEVICES": "1,0"})
+    assert client("init") == (0,)
+    assert client("retain 0") == (0,)
+    assert client("info")[2:] == (LIMIT // 2, LIMIT // 2)
+    assert client("linear 400000000") == (OUT_OF_MEMORY, 0)
+    assert client("retain 1") == (0,)
+    assert client("linear 400000000") == (0, 0)
+    client.end()
+
+
 @pytest.mark.parametrize("command", ["linear", "managed", "async", "map", "2d 1"])
 @pytest.mark.parametrize("size", [2**64 - 1, 2**63, 2**48])
 def test_absurd_sizes_are_refused_not_wrapped_round(client: Client, command: str, size: int) -> None:

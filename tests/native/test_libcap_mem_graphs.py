@@ -1,4 +1,4 @@
-"""libcap_mem and memory that has no address of its own: what graphs will allocate, arrays."""
+"""libcap_mem and memory that has no address of its own: what graphs will allocate, arrays, exported handles."""
 
 from __future__ import annotations
 
@@ -112,3 +112,14 @@ say(total.value - free.value)
     *results, counted, taken = scripted.run(driver.grant(LIMIT), BEGIN + script)
     assert results == [0] * 5
     assert counted >= taken > 0
+
+
+def test_memory_that_was_exported_stays_charged(run: Callable[[str], Any]) -> None:
+    """When an exported descriptor is closed cannot be seen: the charge goes with the process, not before."""
+    script = """
+handles = [made(cu.cuMemCreate, u64(200 * MIB), c.byref(Props(1, 1, 1)), u64(0))[1] for _ in range(2)]
+fd = c.c_int()
+say(cu.cuMemExportToShareableHandle(c.byref(fd), handles[0], 1, u64(0))); say(used())
+say([cu.cuMemRelease(handle) for handle in handles]); say(used())
+"""
+    assert run(script) == [0, 400, [0, 0], 200]

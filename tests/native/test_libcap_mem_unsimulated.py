@@ -79,3 +79,14 @@ cu.cuCtxSetCurrent(None)
 say(used())
 """
     assert _runner(tmp_path, context=100 * MIB)(script) == [4, 4, 4, 4, 100]
+
+
+def test_a_function_is_met_behind_any_address_that_a_lookup_gives(run: Callable[[str], Any]) -> None:
+    """Some drivers answer cuGetProcAddress with another address than that of their export."""
+    script = """
+found, status = c.c_void_p(), c.c_int()
+say(cu.cuGetProcAddress_v2(b"cuMemAlloc", c.byref(found), 12000, u64(0), c.byref(status)))
+alloc = c.CFUNCTYPE(c.c_int, c.c_void_p, c.c_size_t)(found.value)
+for mib in 300, 800: say(alloc(c.byref(u64()), mib * MIB)); say(used())
+"""
+    assert run(script) == [0, 0, 300, OUT_OF_MEMORY, 300]

@@ -63,6 +63,26 @@ def test_files_have_the_modes_of_the_contract(folder: str, made: Pages) -> None:
     assert modes == {"policy": 0o644, "ledger": 0o700, "ledger/ledger": 0o666}
 
 
+@pytest.mark.parametrize(
+    ("place", "there"),
+    [("ledger-mounted", {"ledger"}), ("ledger-written", {"ledger", "ledger/ledger"})],
+)
+def test_the_policy_comes_last(place: str, there: set[str], folder: str) -> None:
+    """A maker that is killed half way leaves a ledger without a policy, never a policy without its ledger."""
+    code = (
+        "import sys; from gpuportion.allocator import fault_points, pages\n"
+        "fault_points.arm({fault_points.VARIABLE: sys.argv[1]})\n"
+        "limits = [pages.GpuLimit(bytes(16), 1 << 30)]\n"
+        "pages.create(sys.argv[2], limits, container='c', libcuda='/c', libnvml='/n', ledger='/l')"
+    )
+    command = [sys.executable, "-c", code, place, folder]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(command, env=env, check=False).returncode == -signal.SIGKILL
+    found = {str(path.relative_to(folder)) for path in Path(folder).rglob("*")}
+    pages.remove(folder)
+    assert found == there
+
+
 def test_modes_do_not_depend_on_the_umask(folder: str) -> None:
     """A daemon with umask 077 makes the same files."""
     before = os.umask(0o077)
