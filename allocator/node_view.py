@@ -11,23 +11,27 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from gpuportion.allocator import learning, pages
+from gpuportion.allocator import learning, pages, processes
 from gpuportion.allocator.attribution import Attribution, Claim
 from gpuportion.allocator.devices import Gpu
 from gpuportion.allocator.grants import Grants
 from gpuportion.allocator.inventory import Nvml, Sample
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.store import Grant
+from gpuportion.allocator.unseen import Key, Unseen
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
 
 PERIOD: Final = 1.0
 """Seconds between two samples."""
+
+LOOKS: Final = 64
+"""Ledgers that are read for memory they don't count after one sample; the others have their turn later."""
 
 LESSONS: Final = 8
 """Ledgers that are read for learning after one sample."""
@@ -72,6 +76,7 @@ class NodeView:
         self._learned = learning.load(self._contexts_file)
         self._taught: set[str] = set()
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
+        self._unseen = Unseen()
 
     def update(self, sample: Sample) -> None:
         """A new sample came."""
@@ -85,6 +90,7 @@ class NodeView:
         live = self._grants.live()
         self.gpus = self._attribution.update(sample, [self._claim(grant) for grant in live])
         self._learn(live)
+        self._measure({grant.token: grant for grant in live if grant.state is State.ACTIVE})
 
     def keep_to(self, margin: int, overcommit: Decimal) -> None:
         """From now on so many bytes of each GPU are kept back, and it may be granted so many times over."""
@@ -118,6 +124,38 @@ class NodeView:
         except OSError:
             return 0
 
+    # Memory that the container's library does not see
+
+    def _measure(self, live: Mapping[str, Grant]) -> None:
+        held = {
+            Key(one.token, uuid, one.pid): one.size
+            for uuid, all_held in self._attribution.held.items()
+            for one in all_held
+            if one.token is not None and one.token in live
+        }
+        self._unseen.keep(held)
+        due = [key for key, size in held.items() if self._unseen.is_due(key, size)]
+        for token in list(dict.fromkeys(key.token for key in due))[:LOOKS]:
+            self._tell(live[token], [key for key in due if key.token == token])
+
+    def _tell(self, grant: Grant, keys: Iterable[Key]) -> None:
+        view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
+        for key in keys:
+            for gpu, (share, use) in enumerate(zip(grant.shares, view.gpus, strict=True)):
+                inner = processes.innermost_pid(key.pid)
+                mine = [one for one in use.processes if one.pid == inner and share.uuid == key.uuid]
+                if len(mine) != 1:
+                    continue
+                found = self._unseen.measure(key, mine[0].used, mine[0].unseen)
+                if found is not None:
+                    self._say(grant, gpu, mine[0], found)
+
+    def _say(self, grant: Grant, gpu: int, process: pages.Process, found: int) -> None:
+        try:
+            pages.set_unseen(f"{self._grants.folder(grant)}/policy", gpu, process, found)
+        except (OSError, pages.BadPageError) as problem:
+            log.warning("%s: its policy could not be changed: %s", grant.token, problem)
+
     # Learning
 
     def _learn(self, live: Iterable[Grant]) -> None:
@@ -148,7 +186,7 @@ class NodeView:
             ]
             if len(held) != 1 or len(use.processes) != 1 or share.uuid not in models:
                 continue
-            now = (held[0], use.processes[0].used)
+            now = (held[0], use.processes[0].used - use.processes[0].unseen)
             same = self._seen.get((grant.token, share.uuid)) == now
             self._seen = {key: value for key, value in self._seen.items() if key[0] != grant.token}
             if not same:

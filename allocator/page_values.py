@@ -41,12 +41,17 @@ class Policy:
 
 @dataclass(frozen=True)
 class Process:
-    """A living process that holds memory: its pid as the container numbers it, and bytes."""
+    """A living process that holds memory: its pid as the container numbers it, and bytes.
+
+    `unseen`: of `used`, what the policy told it to charge. `cell`, `generation`: its place in the ledger."""
 
     pid: int
     used: int
     peak: int = 0
     refusals: int = 0
+    unseen: int = 0
+    cell: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,13 @@ __all__ = [
     "read_policy",
     "remove",
     "set_limit",
+    "set_unseen",
 ]
 
 MAX_GPUS: Final = int(lib.GP_MAX_GPUS)
 CELLS: Final = int(lib.GP_CELLS)
-POLICY_BYTES: Final = int(ffi.sizeof("gp_policy"))
+POLICY_BYTES: Final = int(ffi.sizeof("gp_policy"))  # of its fixed part
+LARGEST_POLICY: Final = int(lib.gp_policy_size(lib.GP_LAYOUT_VERSION, MAX_GPUS))
 LARGEST_LIMIT: Final = (1 << 62) - 1
 FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -120,11 +122,20 @@ def set_limit(policy_path: str, uuid: bytes, limit: int) -> None:
     raise LookupError(f"{policy_path} has no GPU {uuid.hex()}")
 
 
+def set_unseen(policy_path: str, gpu: int, process: Process, held: int) -> None:
+    """Tell a process of the container that it holds `held` bytes on its GPU number `gpu` that it doesn't see.
+
+    It charges them to itself at its next call. Nothing happens where the page is of a layout without that.
+    """
+    with _mapped_policy(policy_path) as page:
+        lib.gp_policy_set_unseen(page, gpu, process.cell, process.generation, held)
+
+
 def read_policy(path: str) -> Policy:
     """What the policy at `path` says. BadPageError if it is none, OSError if it cannot be read."""
     fd = os.open(path, READ)
     try:
-        page = _policy_of(os.pread(fd, POLICY_BYTES, 0), path)
+        page = _policy_of(os.pread(fd, LARGEST_POLICY, 0), path)
     finally:
         os.close(fd)
     gpus = tuple(
@@ -189,7 +200,7 @@ def _check_limit(limit: int) -> None:
 def _policy_page(limits: Sequence[GpuLimit], container: str, *paths: tuple[str, str]) -> bytes:
     if not 1 <= len(limits) <= MAX_GPUS:
         raise ValueError(f"a policy holds 1 to {MAX_GPUS} GPUs, not {len(limits)}")
-    page = ffi.new("gp_policy *")
+    page = _new_policy(len(limits))
     page.magic, page.version, page.gpus = lib.GP_POLICY_MAGIC, lib.GP_LAYOUT_VERSION, len(limits)
     page.generation = 1
     page.container = container.encode(errors="replace")[:127].decode(errors="ignore").encode()
@@ -202,7 +213,7 @@ def _policy_page(limits: Sequence[GpuLimit], container: str, *paths: tuple[str, 
         _check_limit(given.context)
         ffi.buffer(entry.uuid)[:] = given.uuid
         entry.limit, entry.context = given.limit, given.context
-    return bytes(ffi.buffer(page))
+    return bytes(ffi.buffer(page, int(lib.gp_policy_size(page.version, page.gpus))))
 
 
 def _path_bytes(name: str, path: str) -> bytes:
@@ -257,25 +268,34 @@ def _write_policy(path: str, page: bytes) -> None:
 
 def _policy_of(data: bytes, path: str) -> Any:
     """The page in `data`, checked, as cffi gives it."""
-    page = ffi.new("gp_policy *")
     if len(data) < POLICY_BYTES:
-        raise BadPageError(f"{path} has {len(data)} bytes; a policy has {POLICY_BYTES}")
-    ffi.buffer(page)[:] = data[:POLICY_BYTES]
+        raise BadPageError(f"{path} has {len(data)} bytes; a policy has {POLICY_BYTES} at least")
+    page = _new_policy(MAX_GPUS)
+    ffi.memmove(page, data, len(data))
     if page.magic != lib.GP_POLICY_MAGIC or not 1 <= page.gpus <= MAX_GPUS:
         raise BadPageError(f"{path} is not a policy")
-    if page.version != lib.GP_LAYOUT_VERSION:
+    size = lib.gp_policy_size(page.version, page.gpus)
+    if not size:
         raise BadPageError(
-            f"{path} has version {page.version}; this gpuportion writes {lib.GP_LAYOUT_VERSION}"
+            f"{path} has layout {page.version}; this gpuportion knows "
+            f"{lib.GP_OLDEST_LAYOUT} to {lib.GP_LAYOUT_VERSION}"
         )
+    if len(data) < size:
+        raise BadPageError(f"{path} has {len(data)} bytes of {size}")
     return page
+
+
+def _new_policy(gpus: int) -> Any:
+    return ffi.new("gp_policy *", {"cells": gpus})
 
 
 @contextmanager
 def _mapped_policy(path: str) -> Iterator[Any]:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        _policy_of(os.pread(fd, POLICY_BYTES, 0), path)
-        with mmap.mmap(fd, POLICY_BYTES) as mapped, ffi.from_buffer("gp_policy *", mapped) as page:
+        page = _policy_of(os.pread(fd, LARGEST_POLICY, 0), path)
+        size = int(lib.gp_policy_size(page.version, page.gpus))
+        with mmap.mmap(fd, size) as mapped, ffi.from_buffer("gp_policy *", mapped) as page:
             yield page
     finally:
         os.close(fd)
@@ -312,7 +332,9 @@ def _gpu_use(fd: int, copy: Any, gpu: int) -> GpuUse:
 def _process(copy: Any, gpu: int, cell: int) -> Process:
     kept = copy.gpu[gpu].share[cell]
     pid = copy.cell[cell].pid & 0x7FFFFFFF
-    return Process(pid, int(lib.gp_ledger_share(copy, gpu, cell)), kept.peak, kept.refusals)
+    share = int(lib.gp_ledger_share(copy, gpu, cell))
+    generation = copy.cell[cell].generation
+    return Process(pid, share, kept.peak, kept.refusals, min(kept.unseen, share), cell, generation)
 
 
 def _notes(copy: Any) -> tuple[RefusalNote, ...]:

@@ -42,6 +42,15 @@ def start_of(pid: int) -> int | None:
     return int(stat.rpartition(b")")[2].split()[19])
 
 
+def innermost_pid(pid: int) -> int:
+    """What process `pid` calls itself, in the pid namespace that it lives in; 0: it is gone."""
+    try:
+        status = read_proc(f"/proc/{pid}/status")
+    except OSError:
+        return 0
+    return int(status.partition(b"\nNSpid:")[2].partition(b"\n")[0].split()[-1])
+
+
 def pid_of(pidfd: int) -> int:
     """The process that a pidfd stands for; -1 if it was reaped, 0 if it is in no namespace of ours.
 

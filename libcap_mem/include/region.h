@@ -9,6 +9,7 @@
 #include "region_layout.h"
 
 _Static_assert(sizeof(gp_policy_gpu) == 64, "gp_policy_gpu is ABI");
+_Static_assert(offsetof(gp_policy, cells) == 2048, "gp_policy is ABI");
 _Static_assert(sizeof(gp_policy) == 2048, "gp_policy is ABI");
 _Static_assert(offsetof(gp_policy, gpu) == 1024, "gp_policy is ABI");
 _Static_assert(sizeof(gp_refusal) == 72, "gp_refusal is ABI");
@@ -19,5 +20,13 @@ _Static_assert(offsetof(gp_ledger_file, gpu) % 128 == 0, "a total must not strad
 _Static_assert(sizeof(gp_ledger_gpu) == 256 + GP_CELLS * (32 + 32 * GP_LANES), "gp_ledger_gpu is ABI");
 _Static_assert(sizeof(gp_ledger_gpu) % 128 == 0, "a total must not straddle a line");
 _Static_assert(GP_CELLS <= 256 && GP_LANES < GP_VOID, "cell and lane must fit a tag");
+
+static inline uint64_t gp_unseen_word(uint64_t generation, uint64_t bytes) {
+    return generation << 48 | ((bytes + 4095) >> 12 & 0xffffffffffffull);
+}
+
+static inline uint64_t gp_unseen_bytes(uint64_t word) {
+    return (word & 0xffffffffffffull) << 12;
+}
 
 #endif

@@ -2,12 +2,13 @@
  * (through region.h) and cffi parses it. Declarations only: no #if, #include or asserts here. Any change to
  * what is below bumps GP_LAYOUT_VERSION.
  *
- * Policy: written by the daemon, read-only in the container. One page.
+ * Policy: written by the daemon, read-only in the container. gp_policy_size(gpus) bytes.
  * Ledger: written by the container, hostile to the daemon, which only ever preads it.
  */
 #define GP_POLICY_MAGIC 0x31594c4f50505047
 #define GP_LEDGER_MAGIC 0x315244454c505047
-#define GP_LAYOUT_VERSION 1
+#define GP_LAYOUT_VERSION 2
+#define GP_OLDEST_LAYOUT 1 /* that this one reads: it has no `cells` in the policy, and no `unseen` */
 #define GP_MAX_GPUS 16
 #define GP_CELLS 256
 #define GP_LANES 8
@@ -23,6 +24,13 @@ typedef struct {
     uint64_t reserved[4];
 } gp_policy_gpu;
 
+/* Bytes that a process holds on a GPU by NVML's account and that no call shows (code and its variables, a
+ * context larger than what was charged for it), by the process's cell: the low 16 bits of the cell's
+ * generation << 48 | pages of 4096 bytes. One aligned 8-byte store changes it. The process charges itself. */
+typedef struct {
+    uint64_t unseen[GP_CELLS];
+} gp_policy_cells;
+
 typedef struct {
     uint64_t magic;
     uint32_t version;
@@ -34,6 +42,7 @@ typedef struct {
     char libnvml[GP_PATH];
     char ledger[GP_PATH];
     gp_policy_gpu gpu[GP_MAX_GPUS];
+    gp_policy_cells cells[]; /* one a GPU */
 } gp_policy;
 
 /* Ledger: gp_ledger_size(gpus) bytes; all zero after the header is an empty one.
@@ -66,7 +75,7 @@ typedef struct {
     uint64_t voided; /* up to this generation the cell's lanes do not count */
     uint64_t peak;   /* of this owner, bytes */
     uint64_t refusals;
-    uint64_t reserved;
+    uint64_t unseen; /* of what it holds, what the policy told it to charge */
 } gp_share;
 
 typedef struct {
@@ -113,6 +122,7 @@ typedef struct {
 
 /* What needs bytes only: the daemon makes pages with these, and reads copies of pages that are not to be
  * trusted. */
+uint64_t gp_policy_size(uint32_t version, uint32_t gpus);
 uint64_t gp_ledger_size(uint32_t gpus);
 /* Writes an empty ledger's header; the rest of the file is zeros. 0, or -1: no such number of GPUs. */
 int gp_ledger_format(gp_ledger_file *header, uint32_t gpus);
@@ -124,3 +134,6 @@ uint64_t gp_ledger_share(const gp_ledger_file *copy, uint32_t gpu, uint32_t cell
 int gp_ledger_holding(const gp_ledger_file *copy, uint32_t gpu, uint32_t *cells);
 /* A live resize: one aligned 8-byte store, then the generation. `page` is mapped from the policy's file. */
 void gp_policy_set_limit(gp_policy *page, uint32_t gpu, uint64_t bytes);
+/* Tells the owner of a cell what it holds unseen, rounded up to 4096. Nothing happens where that process is
+ * gone, or the page is of a layout without the word. */
+void gp_policy_set_unseen(gp_policy *page, uint32_t gpu, uint32_t cell, uint64_t generation, uint64_t bytes);

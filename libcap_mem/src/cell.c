@@ -49,6 +49,7 @@ static uint64_t clean(struct gp_own *own, gp_ledger_file *file, unsigned gpu, un
     }
     GP_STORE(block->share[cell].peak, 0);
     GP_STORE(block->share[cell].refusals, 0);
+    __atomic_store_n(&block->share[cell].unseen, own->unseen[gpu], __ATOMIC_RELAXED); /* from a lost cell */
     uint64_t voided = GP_LOAD(block->share[cell].voided);
     return voided > generation ? voided : generation; /* scribbled, if it is greater */
 }

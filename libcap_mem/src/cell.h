@@ -19,6 +19,9 @@ struct gp_own {
     int fd; /* our open file description, which holds the locks */
     long pid;
     uint64_t generation;
+    uint32_t heeding;              /* a thread does what the policy says of unseen memory */
+    uint64_t heeded[GP_MAX_GPUS];  /* the last word of the policy that was done */
+    uint64_t unseen[GP_MAX_GPUS];  /* of what we hold, what it told us to charge */
     uint64_t carried[GP_MAX_GPUS]; /* held in a cell that was lost, to be charged to the next one */
     struct gp_own_lane lane[GP_LANES];
     struct gp_lane_state tally[GP_MAX_GPUS][GP_LANES]; /* each written by who is in the lane */

@@ -14,6 +14,7 @@
 #include "cell.h"
 #include "os.h"
 #include "shared_word.h"
+#include "unseen.h"
 
 enum outcome { REFUSED, DONE, STUCK, LOST, MOVED };
 
@@ -111,6 +112,7 @@ static enum gp_verdict take(struct gp_ledger *ledger, unsigned gpu, uint64_t byt
         struct gp_own *own = gp_cell_claim(ledger);
         if (!own)
             return GP_FAILED;
+        gp_unseen_heed(ledger, own, gpu);
         enum outcome outcome = grow_somewhere(ledger, own, gpu, bytes, obey);
         if (outcome <= DONE)
             return outcome == DONE ? GP_GRANTED : GP_REFUSED;
@@ -128,6 +130,12 @@ enum gp_verdict gp_reserve(struct gp_ledger *ledger, unsigned gpu, uint64_t byte
 
 enum gp_verdict gp_charge(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
     return take(ledger, gpu, bytes, 0);
+}
+
+void gp_heed(struct gp_ledger *ledger, unsigned gpu) {
+    struct gp_own *own = gpu < ledger->gpus ? gp_cell_peek(ledger) : 0;
+    if (own)
+        gp_unseen_heed(ledger, own, gpu);
 }
 
 static enum outcome shrink(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,

@@ -51,6 +51,10 @@ void gp_release(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes);
 /* Counts memory that exists already (a context, pages imported from a neighbour): asks no limit. */
 enum gp_verdict gp_charge(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes);
 
+/* Charges this process what the policy says that it holds unseen (unseen.h). gp_reserve and gp_charge do so
+ * themselves. */
+void gp_heed(struct gp_ledger *ledger, unsigned gpu);
+
 /* Bytes that the container's living processes hold. A few system calls: not for the path of a grant. */
 uint64_t gp_used(const struct gp_ledger *ledger, unsigned gpu);
 

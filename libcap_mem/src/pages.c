@@ -5,6 +5,12 @@
 
 #define GENERATIONS 0xffffffffffffull
 
+uint64_t gp_policy_size(uint32_t version, uint32_t gpus) {
+    if (version < GP_OLDEST_LAYOUT || version > GP_LAYOUT_VERSION || !gpus || gpus > GP_MAX_GPUS)
+        return 0;
+    return sizeof(gp_policy) + (version > 1 ? gpus * sizeof(gp_policy_cells) : 0);
+}
+
 uint64_t gp_ledger_size(uint32_t gpus) {
     return gpus && gpus <= GP_MAX_GPUS ? sizeof(gp_ledger_file) + (uint64_t)gpus * sizeof(gp_ledger_gpu) : 0;
 }
@@ -22,8 +28,8 @@ int gp_ledger_format(gp_ledger_file *header, uint32_t gpus) {
 
 int gp_ledger_sound(const gp_ledger_file *copy, uint64_t bytes, uint32_t gpus) {
     return gp_ledger_size(gpus) && bytes >= gp_ledger_size(gpus) && copy->magic == GP_LEDGER_MAGIC &&
-           copy->version == GP_LAYOUT_VERSION && copy->gpus == gpus && copy->cells == GP_CELLS &&
-           copy->lanes == GP_LANES;
+           copy->version >= GP_OLDEST_LAYOUT && copy->version <= GP_LAYOUT_VERSION && copy->gpus == gpus &&
+           copy->cells == GP_CELLS && copy->lanes == GP_LANES;
 }
 
 /* The change that the total's tag names counts already, even if its lane does not say so yet: see total.c. */

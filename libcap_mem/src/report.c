@@ -12,11 +12,12 @@ static uint64_t least(uint64_t a, uint64_t b) {
 
 /* In: what is physically free and there. Out: what of it is this container's. */
 static void narrow(int gpu, uint64_t *free, uint64_t *total) {
-    const struct gp_ledger *ledger = gp_session();
+    struct gp_ledger *ledger = gp_session();
     if (!ledger || gpu < 0) {
         *free = 0; /* whatever is asked for will be refused */
         return;
     }
+    gp_heed(ledger, (unsigned)gpu);
     *total = least(*total, gp_limit(ledger, (unsigned)gpu));
     *free = least(*free, *total - least(*total, gp_used(ledger, (unsigned)gpu)));
 }

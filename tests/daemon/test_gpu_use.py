@@ -52,6 +52,21 @@ def test_a_context_is_learned_from_the_first_process(daemon: Daemon) -> None:
         assert total - free == DEFAULTS["context"]
 
 
+def test_loaded_code_is_counted_once_nvml_shows_it(daemon: Daemon) -> None:
+    """What the ledger counts then is what NVML has, and the process is refused what does not fit any more."""
+    command = [sys.executable, "-m", "gpuportion", "exec", "--gpu-memory", "1G", "--", sys.executable, CLIENT]
+    with CudaSession(command, env=environment(daemon)) as client:
+        assert client.alloc(300 * 10**6) == "CUDA_SUCCESS"
+        before = client.ask("info")["free"]
+        assert client.ask("load", 100) == {"result": "CUDA_SUCCESS"}
+        daemon.until(lambda: client.ask("info")["free"] < before)
+        daemon.until(lambda: bool(daemon.gpus()[0]["used"] <= daemon.ps()[0]["gpus"][0]["used"] + MIB))
+        free = client.ask("info")["free"]
+        assert before - free <= 100 * DEFAULTS["module"]
+        assert client.alloc(free + 4 * MIB) == "CUDA_ERROR_OUT_OF_MEMORY"
+        assert client.alloc(free - 4 * MIB) == "CUDA_SUCCESS"
+
+
 def test_a_plain_process_finds_what_its_daemon_simulates(daemon: Daemon) -> None:
     """`gpuportion exec` beside a daemon that was moved: nothing has to be set by hand."""
     command = [sys.executable, "-m", "gpuportion", "exec", "--gpu-memory", "1G", "--", sys.executable, CLIENT]

@@ -31,7 +31,7 @@ static int parse(const char *text, gp_policy_gpu *gpu) {
 int main(int argc, char **argv) {
     static union {
         gp_policy policy;
-        char page[4096];
+        char page[2048 + GP_MAX_GPUS * sizeof(gp_policy_cells)];
     } page;
     gp_policy *policy = &page.policy;
     gp_ledger_file *ledger = calloc(1, sizeof *ledger);

@@ -1,4 +1,4 @@
-"""The launcher in both of its builds, and the parsers of the C programs."""
+"""The launcher in both of its builds, the parsers of the C programs, and processes that account."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gpuportion.allocator import pages
+from gpuportion.allocator.pages import GpuLimit, Pages
+from tests.native.ledger_build import compile_program
+from tests.native.ledger_process import LIMIT, UUIDS, Driver, Start
 from tests.support.launcher import Launcher
 from tests.support.parsers import Parsers
 
@@ -21,3 +25,33 @@ def parsers(request: pytest.FixtureRequest) -> Iterator[Parsers]:
     process = Parsers(str(request.param))
     yield process
     process.end()
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ledger_driver.c, built."""
+    source = Path(__file__).with_name("ledger_driver.c")
+    return compile_program(tmp_path_factory.mktemp("ledger") / "driver", [source])
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Pages]:
+    """Pages of a grant of two GPUs."""
+    folder = str(tmp_path / "grant")
+    limits = [GpuLimit(uuid, LIMIT) for uuid in UUIDS]
+    yield pages.create(folder, limits, container="c", libcuda="/c", libnvml="/n", ledger="/l")
+    pages.remove(folder)
+
+
+@pytest.fixture
+def start(program: Path, made: Pages) -> Iterator[Start]:
+    """One more process on these pages; all end with the test."""
+    started: list[Driver] = []
+
+    def begin() -> Driver:
+        started.append(Driver(program, made))
+        return started[-1]
+
+    yield begin
+    for driver in started:
+        driver.end()

@@ -16,7 +16,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 LIBRARY: Final = ROOT / "libcap_mem"
-REGION: Final = ("attach", "cell", "ledger", "os", "pages", "policy", "total")
+REGION: Final = ("attach", "cell", "ledger", "os", "pages", "policy", "total", "unseen")
 COMPILER: Final = os.environ.get("CC", "cc")
 FLAGS: Final = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
 
@@ -54,7 +54,7 @@ class Explorer:
 
     SMALL: Final = {"#define GP_CELLS 256": "#define GP_CELLS 4", "#define GP_LANES 8": "#define GP_LANES 2"}
     STEP: Final = "void explore_step(const char *access);\n#define GP_STEP(access) explore_step(access)\n"
-    EXPLORED: Final = ("cell", "ledger", "pages", "total")
+    EXPLORED: Final = ("cell", "ledger", "pages", "total", "unseen")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

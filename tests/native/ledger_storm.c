@@ -38,7 +38,7 @@ static struct shadow { /* shared with all */
         uint64_t calls, refusals, forks;
         char failure[120];
     } worker[WORKERS];
-} *shadow;
+} * shadow;
 
 static struct {
     pid_t pid;
@@ -266,7 +266,7 @@ static void end_all(void) {
 
 static gp_policy *map_policy(const char *path) {
     int fd = open(path, O_RDWR | O_CLOEXEC);
-    void *page = mmap(0, sizeof(gp_policy), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *page = mmap(0, gp_policy_size(GP_LAYOUT_VERSION, 1), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     return page == MAP_FAILED ? 0 : page;
 }

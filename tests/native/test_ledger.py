@@ -6,83 +6,17 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from gpuportion.allocator import pages
-from gpuportion.allocator.pages import GpuLimit, Pages
+from gpuportion.allocator.pages import Pages
 from tests.native.ledger_build import compile_program, have_compiler
+from tests.native.ledger_process import LIMIT, MIB, UUIDS, Driver, Start
 
 pytestmark = pytest.mark.skipif(not have_compiler(), reason="needs a C compiler (cc)")
-
-MIB: Final = 1 << 20
-LIMIT: Final = 1000 * MIB
-UUIDS: Final = (bytes(range(16)), bytes(range(16, 32)))
-
-
-class Driver:
-    """A process that accounts, asked by words (ledger_driver.c)."""
-
-    def __init__(self, program: Path, made: Pages) -> None:
-        command = [str(program), made.ledger, made.policy]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.children: list[int] = []
-        self.greeting = self.line()
-
-    def line(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline().strip()
-
-    def tell(self, word: str, amount: int = 0, gpu: int = 0) -> str:
-        assert self.process.stdin
-        self.process.stdin.write(f"{word} {gpu} {amount}\n")
-        self.process.stdin.flush()
-        return self.line()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def end(self) -> None:
-        for child in self.children:
-            os.kill(child, signal.SIGKILL)
-        self.kill()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream:
-                stream.close()
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = Path(__file__).with_name("ledger_driver.c")
-    return compile_program(tmp_path_factory.mktemp("ledger") / "driver", [source])
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Pages]:
-    folder = str(tmp_path / "grant")
-    limits = [GpuLimit(uuid, LIMIT) for uuid in UUIDS]
-    yield pages.create(folder, limits, container="c", libcuda="/c", libnvml="/n", ledger="/l")
-    pages.remove(folder)
-
-
-Start = Callable[[], Driver]
-
-
-@pytest.fixture
-def start(program: Path, made: Pages) -> Iterator[Start]:
-    started: list[Driver] = []
-
-    def begin() -> Driver:
-        started.append(Driver(program, made))
-        return started[-1]
-
-    yield begin
-    for driver in started:
-        driver.end()
 
 
 def used(made: Pages, gpu: int = 0) -> int:

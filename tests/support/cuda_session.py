@@ -5,6 +5,7 @@ It runs in containers as well as on the host, with only NVIDIA's cuda-bindings a
     alloc BYTES      cuMemAlloc                 -> {"result": "CUDA_SUCCESS", "id": 0}
     async BYTES      cuMemAllocAsync            -> the same
     free ID          cuMemFree
+    load COUNT       cuModuleLoadData of so many modules -> {"result": "CUDA_SUCCESS"}; they stay
     info             cuMemGetInfo, cuDeviceTotalMem  -> {"free": ..., "total": ..., "device_total": ...}
     nvml             memory and processes by NVML -> {"total": ..., "used": ..., "processes": {pid: bytes}}
     pid              -> {"pid": ...}
@@ -17,6 +18,12 @@ import json
 import os
 import sys
 from typing import Any
+
+PTX = b""".version 7.0
+.target sm_70
+.address_size 64
+.visible .entry nothing() { ret; }
+"""
 
 
 def memory_now() -> dict[str, Any]:
@@ -66,6 +73,10 @@ class Session:
         self.held.append(pointer)
         return {"result": result.name, "id": len(self.held) - 1}
 
+    def load(self, count: int) -> str:
+        results = {self.cu.cuModuleLoadData(PTX)[0].name for _ in range(count)}
+        return str(*results) if len(results) == 1 else str(sorted(results))
+
     def answer(self, command: str, *words: str) -> dict[str, Any]:
         if command == "alloc":
             return self.alloc(int(words[0]))
@@ -73,6 +84,8 @@ class Session:
             return self.alloc(int(words[0]), "cuMemAllocAsync")
         if command == "free":
             return {"result": self.cu.cuMemFree(self.held[int(words[0])])[0].name}
+        if command == "load":
+            return {"result": self.load(int(words[0]))}
         answers = {"info": memory_now, "nvml": seen_by_nvml, "pid": lambda: {"pid": os.getpid()}}
         return answers[command]()
 
