@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("one", [pytest.param(one, id=one.name) for one in breakages.load()])
 def test_a_breakage_applies_to_one_place_and_names_tests_that_exist(one: Breakage) -> None:
-    """Its old text is in its file exactly once; mend tools/mutants/breakages.toml where it is not."""
+    """Its old text is in its file exactly once; mend tools/mutants/table where it is not."""
     assert breakages.complaint(one, ROOT) == ""
 
 

@@ -75,7 +75,7 @@ def _breakages(tree: Tree, options: argparse.Namespace) -> tuple[dict[str, Any],
     chosen = [one for one in breakages.load() if _is_chosen(one.name, options.only)]
     wrong = [why for one in chosen if (why := breakages.complaint(one, ROOT))]
     if wrong:
-        raise CopyError("breakages.toml does not fit the tree:\n" + "\n".join(wrong))
+        raise CopyError("tools/mutants/table does not fit the tree:\n" + "\n".join(wrong))
     began = time.monotonic()
     failing = broken_builds.unbroken(tree, chosen) if chosen else ""
     if failing:

@@ -1,7 +1,10 @@
-"""The table of named breakages (breakages.toml): reads it, and says what is wrong with it.
+"""The table of named breakages (table/*.toml): reads it, and says what is wrong with it.
 
-A breakage is one place of one file, told by its exact text, that becomes another text; and the tests that must
-go red then. Its text must stand in the file exactly once, or it would be another breakage than the one meant.
+    name   what the product would do wrong
+    file   where, from the root of the project
+    old    the exact text that becomes `new`; it stands in the file once, or another place could be meant
+    red    tests of which at least one must fail then: few, and quick ones
+
 Knows nothing of builds.
 """
 
@@ -18,13 +21,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TABLE: Final = Path(__file__).with_name("breakages.toml")
+TABLE: Final = Path(__file__).with_name("table")
 FIELDS: Final = {"name", "file", "old", "new", "red"}
 
 
 @dataclass(frozen=True)
 class Breakage:
-    """`red`: pytest's names of tests, of which at least one must fail."""
+    """One entry of the table."""
 
     name: str
     file: str
@@ -43,7 +46,12 @@ class Breakage:
 def load(table: Path = TABLE) -> list[Breakage]:
     """All of them. ValueError for an entry that is not whole."""
     found = []
-    for entry in tomllib.loads(table.read_text())["breakage"]:
+    entries = [
+        entry
+        for file in sorted(table.glob("*.toml"))
+        for entry in tomllib.loads(file.read_text())["breakage"]
+    ]
+    for entry in entries:
         if set(entry) != FIELDS or not entry["red"]:
             raise ValueError(f'"{entry.get("name")}" needs {", ".join(sorted(FIELDS))}, and no more')
         found.append(Breakage(**{**entry, "red": tuple(entry["red"])}))

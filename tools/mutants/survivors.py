@@ -55,9 +55,9 @@ def load(table: Path = TABLE) -> tuple[list[Argued], list[Kind]]:
         Kind(re.compile(one["change"]), re.compile(one.get("within", "")), one["why"])
         for one in read.get("kind", ())
     ]
-    for entry in (*argued, *kinds):
-        if len(entry.why) < 12:
-            raise ValueError(f"{entry} has no reason")
+    for why in [one.why for one in argued] + [kind.why for kind in kinds]:
+        if len(why) < 12:
+            raise ValueError(f"{why!r} is no reason")
     return argued, kinds
 
 
