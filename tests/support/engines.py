@@ -44,11 +44,16 @@ def low_level(folder: Path, name: str) -> str:
 
 def launcher(folder: Path, node: Node, name: str) -> str:
     """The launcher as a program that needs no environment; what it becomes is runc or crun."""
+    return launcher_of(folder, node, low_level(folder, name))
+
+
+def launcher_of(folder: Path, node: Node, path: str) -> str:
+    """The same, before the low-level runtime at `path`."""
     return _script(
-        folder / f"launch-{name}",
+        folder / f"launch-{Path(path).name}",
         LAUNCH.format(
             run_dir=shlex.quote(str(node.run_dir)),
-            low_level=shlex.quote(low_level(folder, name)),
+            low_level=shlex.quote(path),
             launcher=shlex.quote(paths.package_file("bin/gpuportion-runtime")),
         ),
     )
