@@ -49,11 +49,15 @@ def mounts() -> dict[str, str]:
 def membership(pid: int) -> dict[str, str]:
     """Path of process `pid` in each v1 hierarchy by name, and in v2 under ""; empty: it is gone."""
     try:
-        lines = os.fsdecode(read_proc(f"/proc/{pid}/cgroup")).splitlines()
+        return parse(os.fsdecode(read_proc(f"/proc/{pid}/cgroup")))
     except OSError:
         return {}
+
+
+def parse(text: str) -> dict[str, str]:
+    """A file /proc/PID/cgroup: lines "number:names:path", of which the path can hold colons."""
     found: dict[str, str] = {}
-    for line in lines:
+    for line in text.splitlines():
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             found[name] = path
@@ -63,10 +67,10 @@ def membership(pid: int) -> dict[str, str]:
 def own_folders(pid: int, beside: int) -> tuple[str, ...]:
     """Folders of the cgroups that process `pid` has for itself: not the root's, nor `beside`'s.
 
-    `beside` is the process that made the container. Empty: it has none (`podman --cgroups=disabled`), so
-    cgroups cannot tell when it ends.
+    `beside` is the process that made the container, 0 if it cannot be seen. Empty: it has none
+    (`podman --cgroups=disabled`), so cgroups cannot tell when it ends.
     """
-    mine, other = membership(pid), membership(beside) if beside > 0 else {}
+    mine, other = membership(pid), membership(beside)
     names = [
         name
         for name in ("", *PREFERRED)

@@ -34,7 +34,7 @@ def boot_id() -> str:
 
 
 def start_of(pid: int) -> int | None:
-    """When process `pid` began; None: there is none. A zombie still counts."""
+    """When process `pid` began; None: there is none (nor a 0 or -1 in /proc). A zombie still counts."""
     try:
         stat = read_proc(f"/proc/{pid}/stat")
     except OSError:
@@ -71,7 +71,7 @@ def has_exited(pidfd: int) -> bool:
 def identify(pidfd: int) -> Process | None:
     """The living process behind `pidfd`; None: it has ended. Sure even where pids are reused at once."""
     pid = pid_of(pidfd)
-    start = start_of(pid) if pid > 0 else None
+    start = start_of(pid)
     if start is None or has_exited(pidfd):
         return None
     return Process(pid, start)
@@ -91,7 +91,7 @@ def open_pidfd(process: Process) -> int | None:
 
 def peer(pid: int) -> Process | None:
     """The process at the other end of a socket, while it waits for us; None: it cannot be seen."""
-    start = start_of(pid) if pid > 0 else None
+    start = start_of(pid)
     return None if start is None else Process(pid, start)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
+import tempfile
 
 import pytest
 from tests.support.daemon import Sleeper
@@ -34,7 +36,8 @@ def test_a_process_is_its_cgroups_grants(mount: tuple[str, str]) -> None:
     claims = [Claim("one", (f"{at}/docker/c1",)), Claim("two", (f"{at}/docker/c2",)), Claim("x", (), 7, 99)]
 
     def owner(pid: int, path: str, maps: int = 0) -> str:
-        return find_owner(pid, claims, lambda _: {name: path}, lambda _, device: device == maps)
+        places = {pid: {name: path}}
+        return find_owner(pid, claims, places.__getitem__, lambda *asked: asked == (pid, maps))
 
     assert owner(1, "/docker/c2/nested") == "two"
     assert owner(1, "/docker/c3") == ""
@@ -97,4 +100,63 @@ def test_memory_that_nobody_is_listed_for_counts_when_it_stays() -> None:
     attribution = Attribution(margin=0)
     seen = [attribution.update(sample({}, used=GIB), [])[0].unmanaged for _ in range(PATIENCE)]
     assert seen == [0] * (PATIENCE - 1) + [GIB]
+    assert attribution.update(sample({}, used=GIB), [])[0].unmanaged == GIB
     assert attribution.update(sample({}, used=0), [])[0].unmanaged == 0
+
+
+def test_what_is_listed_is_not_taken_off_twice() -> None:
+    """Used memory that NVML lists a grant's process for is no unlisted memory, however long it stays."""
+    attribution = Attribution(margin=0)
+    claims = [Claim("mine", pid=os.getpid(), limits={UUID: GIB})]
+    for _ in range(PATIENCE + 1):
+        (gpu,) = attribution.update(sample({os.getpid(): GIB}), claims)
+        assert gpu.unmanaged == 0
+
+
+def test_each_gpu_has_its_own_patience() -> None:
+    """What nobody is listed for on one GPU says nothing of another; everything else is as it was read."""
+    read = Reading(0, UUID, "A100", 0, 80 * GIB, reserved=600 * MIB, used=GIB, processes={})
+    other = Reading(1, UUID[:-1] + "1", "H100", 5, 90 * GIB, reserved=0, used=0, processes={}, trouble="hot")
+    attribution = Attribution(margin=7)
+    for _ in range(PATIENCE):
+        first, second = attribution.update(Sample((read, other), "550.54.15"), [])
+    assert (first.unmanaged, second.unmanaged) == (GIB, 0)
+    for gpu, one in ((first, read), (second, other)):
+        assert (gpu.index, gpu.uuid, gpu.model, gpu.minor) == (one.index, one.uuid, one.model, one.minor)
+        assert (gpu.total, gpu.reserved, gpu.used) == (one.total, one.reserved, one.used)
+        assert (gpu.margin, gpu.trouble) == (7, one.trouble)
+
+
+def test_the_processes_of_a_grant_are_counted_together() -> None:
+    """Two that are within it each can be beyond it in sum."""
+    with Sleeper() as other:
+        claims = [
+            Claim("mine", pid=os.getpid(), limits={UUID: 10 * GIB}),
+            Claim("mine", pid=other.pid, limits={UUID: 10 * GIB}),
+        ]
+        (gpu,) = Attribution(margin=0).update(sample({os.getpid(): 6 * GIB, other.pid: 7 * GIB}), claims)
+    assert gpu.unmanaged == 3 * GIB
+
+
+def test_a_process_stays_its_grants_while_both_live() -> None:
+    """It may have left its cgroup; and it was asked for once."""
+    attribution = Attribution(margin=0)
+    attribution.update(sample({os.getpid(): GIB}), [Claim("mine", pid=os.getpid())])
+    attribution.update(sample({os.getpid(): GIB}), [Claim("mine")])
+    assert [one.token for one in attribution.held[UUID]] == ["mine"]
+
+
+def test_a_process_is_known_by_the_ledger_that_it_maps() -> None:
+    """As /proc tells of a real one."""
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        file.truncate(4096)
+        with mmap.mmap(file.fileno(), 4096):
+            claims = [Claim("mine", ledger=os.fstat(file.fileno()).st_dev)]
+            attribution = Attribution(margin=0)
+            attribution.update(sample({os.getpid(): GIB}), claims)
+    assert [one.token for one in attribution.held[UUID]] == ["mine"]
+
+
+def test_before_the_first_sample_nobody_holds_anything() -> None:
+    """Whoever asks then gets an answer."""
+    assert Attribution().held == {}

@@ -52,7 +52,26 @@ def test_links_in_a_cgroup_are_not_followed(tmp_path: Path) -> None:
     """There are none in a real one; a loop must not catch the daemon."""
     root = folder(tmp_path / "c1")
     (root / "loop").symlink_to(root)
+    (root / "out").symlink_to(folder(tmp_path / "other", procs="123\n"))
     assert not cgroups.is_populated(str(root))
+
+
+def test_there_is_an_end_to_how_deep_it_looks(tmp_path: Path) -> None:
+    """A container may make folders below each other: 64 are looked at, whatever is below them is not."""
+    deep = folder(tmp_path / "c1")
+    for _ in range(cgroups.DEPTH):
+        deep = folder(deep / "d")
+    folder(deep / "d", procs="123\n")
+    assert not cgroups.is_populated(str(tmp_path / "c1"))
+    folder(deep, procs="123\n")
+    assert cgroups.is_populated(str(tmp_path / "c1"))
+
+
+def test_the_kernels_list_is_read_whatever_the_names_are() -> None:
+    """Hierarchies that were mounted together share a line; a path can hold colons."""
+    text = "4:cpu,cpuacct:/a:b,c\n1:name=systemd:/x:y:z\n0::/v2\n"
+    assert cgroups.parse(text) == {"cpu": "/a:b,c", "cpuacct": "/a:b,c", "name=systemd": "/x:y:z", "": "/v2"}
+    assert cgroups.parse("") == {}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_what_nvml_has_more_than_the_ledger_is_the_context() -> None:
 def test_what_cannot_be_a_context_is_no_estimate(held: int, counted: int) -> None:
     """Less than nothing, more than any, or more than the process holds at all."""
     assert learning.estimate(held, counted, context=304 * MIB) is None
+
+
+def test_the_bounds_of_an_estimate_are_possible() -> None:
+    """The smallest and the largest context, and a process that holds nothing else."""
+    assert learning.estimate(held=SMALLEST, counted=0, context=0) == SMALLEST
+    assert learning.estimate(held=SMALLEST - 1, counted=0, context=0) is None
+    assert learning.estimate(held=LARGEST, counted=0, context=0) == LARGEST
+    assert learning.estimate(held=LARGEST + 1, counted=0, context=0) is None
+    assert learning.estimate(held=424 * MIB, counted=304 * MIB, context=304 * MIB) == 424 * MIB
 
 
 def test_before_anything_is_learned_the_default_counts() -> None:
@@ -54,8 +64,9 @@ def test_it_is_kept_over_reboots(tmp_path: Path) -> None:
     """What was saved is loaded, and the folder is made."""
     path = str(tmp_path / "lib" / "context.json")
     learned = {"NVIDIA A100": learning.vote(Learned(), 424 * MIB, 500 * MIB)}
-    learning.save(path, learned)
-    assert learning.load(path) == learned
+    for _ in range(2):
+        learning.save(path, learned)
+        assert learning.load(path) == learned
 
 
 @pytest.mark.parametrize(
@@ -72,3 +83,15 @@ def test_absurd_values_in_the_file_are_left_out(tmp_path: Path) -> None:
     """Somebody edited it."""
     (tmp_path / "c").write_text('{"A": {"votes": [1, 440401920, 99999999999999], "ceiling": 0}}')
     assert learning.load(str(tmp_path / "c")) == {"A": Learned((440401920,), SMALLEST)}
+    (tmp_path / "c").write_text(f'{{"A": {{"votes": [{SMALLEST}, {LARGEST}], "ceiling": {LARGEST}}}}}')
+    assert learning.load(str(tmp_path / "c")) == {"A": Learned((SMALLEST, LARGEST), LARGEST)}
+
+
+def test_only_root_can_write_into_its_folder(tmp_path: Path) -> None:
+    """Whatever the umask is."""
+    before = os.umask(0)
+    try:
+        learning.save(str(tmp_path / "lib" / "context.json"), {})
+    finally:
+        os.umask(before)
+    assert os.stat(tmp_path / "lib").st_mode & 0o777 == 0o755

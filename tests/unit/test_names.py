@@ -15,7 +15,8 @@ ID = "1a54bbdc968d" + "0" * 52
 
 
 def docker_spec(folder: Path, **more: Any) -> dict[str, Any]:
-    mounts = [{"destination": "/etc/hostname", "source": str(folder / "hostname")}]
+    others = [{"destination": "/proc", "source": "proc"}, {"destination": "/etc/hosts"}]
+    mounts = [*others, {"destination": "/etc/hostname", "source": str(folder / "hostname")}]
     return {"hostname": ID[:12], "mounts": mounts, **more}
 
 
@@ -52,7 +53,7 @@ def test_docker_keeps_the_name_beside_the_hostname(docker_folder: Path) -> None:
     assert name_of(ID, docker_spec(docker_folder)) == "jupyter-ann"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"Name": 4}', '{"Name": "/x"', "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"Name": 4}', '{"Name": "/x"', "[" * 100_000])
 def test_a_strange_file_gives_no_name(docker_folder: Path, content: str) -> None:
     """The path came by the spec, so it can be anything."""
     (docker_folder / "config.v2.json").write_text(content)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -70,15 +73,13 @@ def test_what_is_no_pidfd_is_refused() -> None:
 def test_a_peer_that_cannot_be_seen_is_nobody() -> None:
     """Pid 0: it is in no pid namespace of ours."""
     assert processes.peer(0) is None
-    found = processes.peer(os.getpid())
-    assert found is not None and found.pid == os.getpid()
+    start = processes.start_of(os.getpid())
+    assert start is not None
+    assert processes.peer(os.getpid()) == Process(os.getpid(), start)
 
 
 def test_a_mapped_file_is_found_by_its_device() -> None:
     """How a process of `gpuportion exec` is known: by the ledger that it maps."""
-    import mmap
-    import tempfile
-
     with tempfile.TemporaryFile(dir="/dev/shm") as file:
         file.write(b"x" * 4096)
         file.flush()
@@ -87,3 +88,18 @@ def test_a_mapped_file_is_found_by_its_device() -> None:
             assert processes.maps_device(os.getpid(), device)
     assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
     assert not processes.maps_device(0, device)
+
+
+def test_a_mapped_file_may_have_any_name(tmp_path: Path) -> None:
+    """A process maps what it likes: a name that is no text hides nothing."""
+    strange = os.fsencode(tmp_path) + b"/\xff\xfe"
+    with open(strange, "wb+") as file:
+        file.truncate(4096)
+        with mmap.mmap(file.fileno(), 4096):
+            assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
+
+
+def test_the_boot_is_the_kernels_word_for_it() -> None:
+    """What makes a row of an earlier boot mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        assert f"{processes.boot_id()}\n" == file.read()

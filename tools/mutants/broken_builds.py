@@ -24,7 +24,11 @@ from tools.mutants.private_tree import CopyError, Tree
 PATIENCE: Final = 120.0
 """Seconds for the tests of one breakage: a product that hangs is caught, too."""
 
-APART: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+APART: Final = (
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    # Process 1 there is a shell: signals and parents of the tests are as everywhere.
+    *("sh", "-c", '"$@"; exit $?', "sh"),
+)
 
 
 class Outcome(str, Enum):

@@ -1,0 +1,76 @@
+"""The parts of a request: whole, or GP304 with what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpuportion import wire
+from gpuportion.allocator import fields
+from gpuportion.errors import GpuportionError
+
+
+def refused(call: Callable[[], Any], what: str) -> None:
+    with pytest.raises(GpuportionError, match=re.escape(what)) as raised:
+        call()
+    assert raised.value.code == "GP304"
+
+
+def test_a_text_is_a_text_without_zero_bytes() -> None:
+    """It would be cut where C ends a string."""
+    assert fields.text(wire.Message({"id": "c1"}), "id") == "c1"
+    assert fields.text(wire.Message({"id": ""}), "id") == ""
+    for head in ({}, {"id": 3}, {"id": None}, {"id": "a\0b"}):
+        refused(lambda head=head: fields.text(wire.Message(head), "id"), "id is no text")  # type: ignore[misc]
+
+
+def test_a_request_of_exec_is_an_object_of_texts() -> None:
+    """One value of another kind spoils it: it may be the one that limits."""
+    assert fields.keys({"GPU_MEMORY_LIMIT": "4G", "GPU_COUNT": "2"}) == {
+        "GPU_MEMORY_LIMIT": "4G",
+        "GPU_COUNT": "2",
+    }
+    for value in (None, [], "GPU_COUNT=2", {"GPU_COUNT": 2}, {"GPU_MEMORY_LIMIT": "4G", "GPU_COUNT": None}):
+        refused(lambda value=value: fields.keys(value), "no object of texts")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("size", "parts"), [(0, (b"{}/a", b"")), (2, (b"{}", b"/a")), (4, (b"", b"{}/a"))])
+def test_the_body_is_cut_where_the_head_says(size: int, parts: tuple[bytes, bytes]) -> None:
+    """config.json, then the image's preload."""
+    assert fields.parts(wire.Message({"preload_bytes": size}, b"{}/a")) == parts
+
+
+@pytest.mark.parametrize("size", [-1, 5, "2", None])
+def test_a_cut_outside_of_the_body_is_refused(size: object) -> None:
+    """Nothing is guessed."""
+    refused(lambda: fields.parts(wire.Message({"preload_bytes": size}, b"{}/a")), "no part of the body")
+
+
+def test_a_spec_is_a_json_object() -> None:
+    """Broken, nested too deeply, or of another kind: refused, with the place where it is broken."""
+    assert fields.spec(b'{"process": {}}') == {"process": {}}
+    refused(lambda: fields.spec(b'{"a": }'), "is broken: Expecting value: line 1 column 7")
+    refused(lambda: fields.spec(b"[" * 100_000), "is broken")
+    refused(lambda: fields.spec(b"\xff"), "is broken")
+    refused(lambda: fields.spec(b"[]"), "is no object")
+
+
+def test_an_environment_is_a_list_of_texts_or_absent() -> None:
+    """An absent one asks for nothing; one that cannot be read might."""
+    assert fields.environment({"process": {"env": ["A=1", "B"]}}) == ["A=1", "B"]
+    for spec in ({}, {"process": None}, {"process": []}, {"process": {}}, {"process": {"env": None}}):
+        assert fields.environment(spec) == []
+    for env in ("A=1", {"A": "1"}, ["A=1", 2], 0):
+        refused(lambda env=env: fields.environment({"process": {"env": env}}), "no list of texts")  # type: ignore[misc]
+
+
+def test_annotations_are_an_object_of_texts_or_absent() -> None:
+    """As the environment."""
+    assert fields.annotations_of({"annotations": {"a": "1", "b": ""}}) == {"a": "1", "b": ""}
+    for spec in ({}, {"annotations": None}, {"annotations": {}}):
+        assert fields.annotations_of(spec) == {}
+    for found in (["a"], {"a": "1", "b": 2}, "a=1"):
+        refused(lambda found=found: fields.annotations_of({"annotations": found}), "no object of texts")  # type: ignore[misc]
