@@ -77,9 +77,10 @@ class Grants:
     def live(self) -> list[Grant]:
         return self._store.live()
 
-    def holdings(self) -> list[Holding]:
-        """What counts on each GPU."""
-        return [Holding(grant.label, share) for grant in self._store.live() for share in grant.shares]
+    def holdings(self, but: Grant | None = None) -> list[Holding]:
+        """What counts on each GPU, of all grants `but` one."""
+        live = [grant for grant in self._store.live() if but is None or grant.token != but.token]
+        return [Holding(grant.label, share) for grant in live for share in grant.shares]
 
     def folder(self, grant: Grant) -> str:
         return f"{self._folder}/{grant.token}"
@@ -159,6 +160,25 @@ class Grants:
         here("confirmed")
         self._hints.watch(token, os.dup(pidfd))
         return grant
+
+    def resize(self, grant: Grant, shares: tuple[Share, ...]) -> Grant:
+        """Give it these amounts of the GPUs that it has, for every allocation from now on.
+
+        What grows is written down before the page is changed, what shrinks after: at no moment does the page allow
+        more than is promised. A crash between the two is mended by `recover`, by what is written down.
+        """
+        larger = tuple(
+            max(old, new, key=lambda share: share.limit)
+            for old, new in zip(grant.shares, shares, strict=True)
+        )
+        grant = self._store.apply(grant, Event.RESIZED, shares=larger)
+        self._write_limits(grant, shares)
+        asked = {**grant.request, "fraction": None, "memory": [share.limit for share in shares]}
+        return self._store.apply(grant, Event.RESIZED, shares=shares, request=asked)
+
+    def _write_limits(self, grant: Grant, shares: Sequence[Share]) -> None:
+        for share in shares:
+            pages.set_limit(f"{self.folder(grant)}/policy", uuid_bytes(share.uuid), share.limit)
 
     # Hints, looks and the end
 
@@ -256,6 +276,17 @@ class Grants:
             self._watch_again(grant)
         for grant in self._store:
             self.look(grant.token)
+        for grant in self._store.live():
+            self._mend_limits(grant)
+
+    def _mend_limits(self, grant: Grant) -> None:
+        """Of a grant that was being resized when the daemon ended, the page may say something else than the row."""
+        if grant.state is not State.ACTIVE:
+            return
+        try:
+            self._write_limits(grant, grant.shares)
+        except (OSError, LookupError, pages.BadPageError) as problem:
+            log.warning("the limits of %s could not be looked at: %s", grant.token[:8], problem)
 
     def _remove_orphans(self) -> None:
         for token in os.listdir(self._folder):

@@ -31,6 +31,7 @@ class Event(str, Enum):
     EXPIRED = "expired"  # nobody confirmed in time
     ABANDONED = "abandoned"  # whoever was creating the container is gone and did not confirm
     UNDONE = "undone"  # a step of making the grant failed
+    RESIZED = "resized"  # root gave it another amount of the same GPUs
     EMPTIED = "emptied"  # nobody is left in the container
     LOST = "lost"  # the machine was booted since
 
@@ -42,6 +43,7 @@ TRANSITIONS: Final = {
     (State.RESERVED, Event.UNDONE): State.RELEASED,
     (State.RESERVED, Event.LOST): State.RELEASED,
     (State.ACTIVE, Event.CONFIRMED): State.ACTIVE,  # a hook may be run again
+    (State.ACTIVE, Event.RESIZED): State.ACTIVE,
     (State.ACTIVE, Event.EMPTIED): State.RELEASED,
     (State.ACTIVE, Event.UNDONE): State.RELEASED,  # exec confirms by itself; its answer may still fail
     (State.ACTIVE, Event.LOST): State.RELEASED,

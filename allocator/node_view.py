@@ -103,6 +103,14 @@ class NodeView:
             raise GpuportionError("GP302", why=self.trouble)
         return self.gpus
 
+    def held(self, token: str) -> dict[str, int]:
+        """Bytes by GPU UUID that NVML says the processes of a grant hold."""
+        found = {
+            uuid: [one.size for one in held if one.token == token]
+            for uuid, held in self._attribution.held.items()
+        }
+        return {uuid: sum(sizes) for uuid, sizes in found.items()}
+
     def context(self, model: str) -> int:
         """Bytes that a process's context takes on this model, as far as we know."""
         return self._learned.get(model, learning.Learned()).context

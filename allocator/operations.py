@@ -12,11 +12,23 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from gpuportion import paths, wire
-from gpuportion.allocator import fields, injection, names, pages, placement, policy, processes, rows
+from gpuportion.allocator import (
+    fields,
+    injection,
+    lookup,
+    names,
+    pages,
+    placement,
+    policy,
+    processes,
+    rows,
+    updates,
+)
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.devices import Share
 from gpuportion.allocator.fault_points import here
@@ -237,10 +249,23 @@ class Operations:
                 raise
             why = f"{problem.filename or 'a system call'}: {problem.strerror}. Nothing is held for it."
             raise GpuportionError("GP306", what="making the files of the grant", why=why) from problem
-        sizes = " + ".join(f"{share.limit >> 20} MiB of GPU {share.index}" for share in grant.shares)
-        log.info("granted %s %s %s: %s", grant.token[:8], grant.kind, grant.label, sizes)
+        log.info("granted %s %s %s: %s", grant.token[:8], grant.kind, grant.label, _sizes(grant))
+
+    def update(self, peer: Peer, message: wire.Message) -> wire.Message:
+        grant = lookup.find(self._grants.live(), fields.text(message, "container"))
+        amounts = from_keys({"GPU_MEMORY_LIMIT": fields.text(message, "memory")}).memory
+        force = message.head.get("force") is True
+        grant = updates.update(self._grants, self._view, self._rules.policy, grant, amounts, force=force)
+        log.info("resized %s %s: %s", grant.token[:8], grant.label, _sizes(grant))
+        gpus = [{"index": one.index, "uuid": one.uuid, "limit": one.limit} for one in grant.shares]
+        return wire.Message({"container": grant.id, "name": grant.name, "gpus": gpus})
 
     # Questions
+
+    def why(self, peer: Peer, message: wire.Message) -> wire.Message:
+        grant = lookup.find(self._grants.live(), fields.text(message, "container"))
+        view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
+        return wire.Message(rows.of_refusals(grant, view, time.time()))
 
     def ps(self, peer: Peer, message: wire.Message) -> wire.Message:
         found = []
@@ -261,6 +286,10 @@ class Operations:
         return wire.Message({"version": self._version, "pid": os.getpid(), "ready": True})
 
 
+def _sizes(grant: Grant) -> str:
+    return " + ".join(f"{share.limit >> 20} MiB of GPU {share.index}" for share in grant.shares)
+
+
 Operation = Callable[[Operations, Peer, wire.Message], wire.Message]
 
 OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
@@ -269,6 +298,8 @@ OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
     "confirm": (Operations.confirm, True),
     "deleted": (Operations.deleted, True),
     "exec": (Operations.exec, False),
+    "update": (Operations.update, True),
+    "why": (Operations.why, False),
     "ps": (Operations.ps, False),
     "node": (Operations.node, False),
     "config": (Operations.config, False),

@@ -34,6 +34,28 @@ def of_grant(grant: Grant, view: LedgerView, now: float, *, with_token: bool) ->
     return {**row, **{key: value for key, value in optional.items() if value}}
 
 
+def of_refusals(grant: Grant, view: LedgerView, time: float) -> dict[str, Any]:
+    """The last allocations that a container was refused, as its own processes noted them. `time` in seconds since
+    1970."""
+    index = {place: share.index for place, share in enumerate(grant.shares)}
+    notes = [
+        {
+            "number": note.number,
+            "age_s": max(0, round(time - note.time)),
+            "gpu": index.get(note.gpu),
+            "pid": note.pid,
+            "call": note.api,
+            "asked": note.asked,
+            "used": note.used,
+            "grant": note.limit,
+        }
+        for note in view.notes
+    ]
+    count = sum(use.refusals for use in view.gpus)
+    row = {"container": grant.id, "name": grant.name, "count": count, "refusals": notes}
+    return {**row, "damaged": view.damaged} if view.damaged else row
+
+
 def of_gpu(gpu: Gpu, holdings: Sequence[Holding]) -> dict[str, Any]:
     """One GPU and what of it is granted, in bytes."""
     return {

@@ -24,9 +24,10 @@ TEMPLATES: Final = {
     "GP108": "{key} is not known. Did you mean {nearest}? A misspelt request is never taken for no request.",
     "GP109": "{what} cannot be served by this node yet: {why}",
     "GP110": (
-        "{subject} was not started: {what}.\nThis is a rule of the administrator ({key}; `gpuportion config show` "
+        "{subject} is refused: {what}.\nThis is a rule of the administrator ({key}; `gpuportion config show` "
         "lists them). {hint}"
     ),
+    "GP111": "the grant was not changed: {what}; {why}{hint}",
     "GP201": "{detail}",
     "GP202": "{detail}",
     "GP203": "{detail}",
