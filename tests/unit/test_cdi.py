@@ -37,14 +37,102 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
         "rx",
         "has a type or permissions",
     ),
-    "a relative source": (["containerEdits", "mounts", 0, "hostPath"], "../x", "is not an absolute path"),
+    "a node of no path": (
+        ["containerEdits", "deviceNodes", 0],
+        {},
+        "containerEdits.deviceNodes[0].path is missing",
+    ),
+    "a relative node of the host": (
+        ["containerEdits", "deviceNodes", 0, "hostPath"],
+        "dev/x",
+        "containerEdits.deviceNodes[0].hostPath is not an absolute path: dev/x",
+    ),
+    "an unknown field of a node": (
+        ["containerEdits", "deviceNodes", 0, "colour"],
+        1,
+        "containerEdits.deviceNodes[0].colour is not a field that gpuportion knows",
+    ),
+    "no node": (["containerEdits", "deviceNodes", 1], "x", "containerEdits.deviceNodes[1] is not an object"),
+    "a relative source": (
+        ["containerEdits", "mounts", 0, "hostPath"],
+        "../x",
+        "containerEdits.mounts[0].hostPath is not an absolute path: ../x",
+    ),
+    "an unknown field of a mount": (
+        ["containerEdits", "mounts", 1, "colour"],
+        1,
+        "containerEdits.mounts[1].colour is not a field that gpuportion knows",
+    ),
+    "options of no list": (
+        ["containerEdits", "mounts", 0, "options"],
+        "ro",
+        "containerEdits.mounts[0].options is not a list",
+    ),
+    "a zero byte in an option": (
+        ["containerEdits", "mounts", 0, "options"],
+        ["r\0o"],
+        "containerEdits.mounts[0].options is not a list of texts",
+    ),
+    "a mount of an odd type": (
+        ["containerEdits", "mounts", 0, "type"],
+        4,
+        "containerEdits.mounts[0].type is not a text",
+    ),
+    "an unknown field of a hook": (
+        ["containerEdits", "hooks", 0, "colour"],
+        1,
+        "containerEdits.hooks[0].colour is not a field that gpuportion knows",
+    ),
+    "a hook of no stage": (
+        ["containerEdits", "hooks", 0, "hookName"],
+        None,
+        "containerEdits.hooks[0].hookName is missing",
+    ),
+    "env of a hook": (
+        ["containerEdits", "hooks", 0, "env"],
+        [1],
+        "containerEdits.hooks[0].env is not a list of texts",
+    ),
+    "args of a hook": (
+        ["containerEdits", "hooks", 1, "args"],
+        "x",
+        "containerEdits.hooks[1].args is not a list",
+    ),
+    "a timeout in words": (
+        ["containerEdits", "hooks", 0, "timeout"],
+        "5",
+        "containerEdits.hooks[0].timeout is not a whole number",
+    ),
+    "a group below zero": (
+        ["containerEdits", "additionalGIDs"],
+        [44, -1],
+        "containerEdits.additionalGIDs is not a list of group ids",
+    ),
+    "groups of no list": (
+        ["containerEdits", "additionalGids"],
+        44,
+        "containerEdits.additionalGids is not a list",
+    ),
+    "a device's own edits": (
+        ["devices", 0, "containerEdits", "env"],
+        ["A"],
+        "the file.devices[0].containerEdits.env has an entry without =",
+    ),
     "no target": (
         ["containerEdits", "mounts", 0, "containerPath"],
         None,
         "mounts[0].containerPath is missing",
     ),
-    "an odd stage": (["containerEdits", "hooks", 0, "hookName"], "later", "is not a stage of a container"),
-    "a relative hook": (["containerEdits", "hooks", 0, "path"], "nvidia-ctk", "is not an absolute path"),
+    "an odd stage": (
+        ["containerEdits", "hooks", 0, "hookName"],
+        "later",
+        "containerEdits.hooks[0].hookName is not a stage of a container: later",
+    ),
+    "a relative hook": (
+        ["containerEdits", "hooks", 0, "path"],
+        "nvidia-ctk",
+        "containerEdits.hooks[0].path is not an absolute path: nvidia-ctk",
+    ),
     "numbers as env": (["containerEdits", "env"], [1], "containerEdits.env is not a list of texts"),
     "env without =": (["containerEdits", "env"], ["A"], "containerEdits.env has an entry without ="),
     "a group of no number": (["containerEdits", "additionalGids"], ["video"], "is not a list of group ids"),
@@ -154,3 +242,55 @@ def test_targets_are_those_of_every_device() -> None:
     assert {"/dev/nvidia1", "/dev/dri/renderD128", f"{LIB}/libcuda.so.550.54.15"} <= cdi.targets(
         [cdi.parse(document(), "x")], cdi.GPU_KIND
     )
+
+
+def test_every_field_is_read() -> None:
+    """And what is left out, or empty, has the value that CDI gives it."""
+    given = {
+        "env": ["A=1"],
+        "deviceNodes": [
+            {
+                "path": "/dev/x/../a",
+                "hostPath": "/dev/b",
+                "type": "c",
+                "major": 195,
+                "minor": 3,
+                "fileMode": 438,
+                "permissions": "rw",
+                "uid": 5,
+                "gid": 6,
+            },
+            {"path": "/dev/c", "type": "", "permissions": ""},
+            {"path": "/dev/d", "type": "b", "permissions": "none"},
+        ],
+        "mounts": [
+            {"hostPath": "/h", "containerPath": "/c", "options": ["ro", "nosuid"], "type": "bind"},
+            {"hostPath": "/i", "containerPath": "/d", "type": ""},
+        ],
+        "hooks": [
+            {"hookName": "poststop", "path": "/bin/x", "args": ["x", "y"], "env": ["B=2"], "timeout": 5},
+            {"hookName": "prestart", "path": "/bin/y"},
+        ],
+        "additionalGids": [0, 44],
+        "additionalGIDs": [27],
+    }
+    assert cdi.parse(changed(["containerEdits"], given), "/etc/cdi/x", 3).edits == cdi.ContainerEdits(
+        env=("A=1",),
+        device_nodes=(
+            cdi.DeviceNode("/dev/a", "/dev/b", "c", 195, 3, 438, "rw", 5, 6),
+            cdi.DeviceNode("/dev/c", "/dev/c"),
+            cdi.DeviceNode("/dev/d", "/dev/d", "b", permissions="none"),
+        ),
+        mounts=(cdi.Mount("/h", "/c", ("ro", "nosuid"), "bind"), cdi.Mount("/i", "/d")),
+        hooks=(
+            cdi.Hook("poststop", "/bin/x", ("x", "y"), ("B=2",), 5),
+            cdi.Hook("prestart", "/bin/y"),
+        ),
+        gids=(44, 27),
+    )
+
+
+def test_no_device_is_known_of_no_spec() -> None:
+    """The sentence says so."""
+    with pytest.raises(GpuportionError, match=r"nvidia.com/gpu=0 \(known: none\)"):
+        cdi.edits([], cdi.GPU_KIND, ["0"])

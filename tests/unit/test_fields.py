@@ -35,7 +35,8 @@ def test_a_request_of_exec_is_an_object_of_texts() -> None:
         "GPU_MEMORY_LIMIT": "4G",
         "GPU_COUNT": "2",
     }
-    for value in (None, [], "GPU_COUNT=2", {"GPU_COUNT": 2}, {"GPU_MEMORY_LIMIT": "4G", "GPU_COUNT": None}):
+    wrong: list[Any] = [None, [], "A=2", {"A": 2}, {"A": "4G", "B": None}]
+    for value in wrong:
         refused(partial(fields.keys, value), "no object of texts")
 
 
