@@ -1,8 +1,9 @@
 """Starts and ends a simulation: a folder with a state, device nodes and the two libraries, and a CDI spec.
 
     <directory>/state      what the devices are and who holds what
-               /dev/       nvidia0 ..., nvidiactl, nvidia-uvm
+               /dev/       nvidia0 ..., nvidiactl, nvidia-uvm, nvidia-caps/
                /lib/       libcuda.so.1, libcuda.so, libnvidia-ml.so.1
+               /proc/      MIG's capabilities (mig.py)
 
 Nothing runs: the simulated devices are the state file and the libraries that processes load.
 """
@@ -21,7 +22,7 @@ from typing import Final
 
 from gpuportion import paths
 from gpuportion.errors import GpuportionError
-from gpuportion.simgpu import cdi, state
+from gpuportion.simgpu import cdi, mig, profiles, state
 from gpuportion.simgpu.behaviour import Behaviour
 from gpuportion.simgpu.boards import BOARDS, parse
 from gpuportion.simgpu.costs import settle
@@ -29,9 +30,10 @@ from gpuportion.simgpu.costs import settle
 DIRECTORY: Final = "/run/gpuportion-sim"
 """Where processes on the host look for a simulation that nobody named."""
 CDI_DIR: Final = "/var/run/cdi"
-DRIVER_VERSION: Final = "610.43.02"
 NORMAL: Final = Behaviour()
 LIBRARIES: Final = ("libcuda.so.1", "libnvidia-ml.so.1")
+AMPERE: Final = 8
+"""Major compute capability of the boards that change MIG mode with a reset, and keep it over reboots."""
 NODE_MAJOR: Final = 195
 CONTROL_NODES: Final = {"nvidiactl": (195, 255), "nvidia-uvm": (511, 0)}
 
@@ -58,6 +60,11 @@ class Sim:
     @property
     def state(self) -> str:
         return f"{self.directory}/state"
+
+    @property
+    def proc(self) -> str:
+        """What stands for /proc: `driver/nvidia-caps/mig-minors`, `devices` and so on."""
+        return f"{self.directory}/proc"
 
     @property
     def lib(self) -> str:
@@ -101,6 +108,11 @@ def start(
         f"{directory}/state",
         _settings(names, settled, seed) | told,
     )
+    mig.make_fixture(directory, len(names))
+    if behaviour.mig:
+        mig.switch_on(f"{directory}/state")
+    if not notes:
+        mig.make_nodes(directory)
     sim = Sim(directory, _devices(f"{directory}/state"), notes)
     if cdi_dir is not None:
         _write_cdi(sim, cdi_dir)
@@ -115,7 +127,7 @@ def stop(directory: str = DIRECTORY, cdi_dir: str | None = CDI_DIR) -> None:
     for name in ("state", "state.new"):
         if os.path.lexists(f"{directory}/{name}"):
             os.unlink(f"{directory}/{name}")
-    for folder in ("dev", "lib"):
+    for folder in ("dev", "lib", "proc"):
         shutil.rmtree(f"{directory}/{folder}", ignore_errors=True)
     if os.path.isdir(directory) and not os.listdir(directory):
         os.rmdir(directory)
@@ -127,6 +139,17 @@ def status(directory: str = DIRECTORY) -> Status | None:
     if not os.path.exists(path):
         return None
     return Status(Sim(os.path.abspath(directory), _devices(path)), tuple(state.holders(path)))
+
+
+def refresh(directory: str = DIRECTORY, cdi_dir: str | None = CDI_DIR) -> Sim | None:
+    """Device nodes and CDI spec for the MIG devices that there are now: nothing else follows them."""
+    found = status(directory)
+    if found is None:
+        return None
+    mig.make_nodes(found.sim.directory)
+    if cdi_dir is not None:
+        _write_cdi(found.sim, cdi_dir)
+    return found.sim
 
 
 def ensure(
@@ -173,16 +196,13 @@ def _make_nodes(folder: str, count: int) -> tuple[str, ...]:
 
 
 def _settings(names: tuple[str, ...], costs: Mapping[str, int], seed: int | None) -> dict[str, object]:
-    text: dict[str, object] = {
-        "driver.version": DRIVER_VERSION,
-        "devices": len(names),
-    }
+    text: dict[str, object] = {"devices": len(names)}
     text |= {f"cost.{key}": value for key, value in costs.items()}
     draw = random.Random(seed) if seed is not None else random.SystemRandom()
     for i, name in enumerate(names):
         identity = uuid.UUID(int=draw.getrandbits(128), version=4)
         text |= {f"board.{i}.{key}": value for key, value in _board(i, name, str(identity)).items()}
-    return text
+    return text | profiles.settings(BOARDS[name].mig for name in names)
 
 
 def _board(index: int, name: str, identity: str) -> dict[str, object]:
@@ -196,7 +216,9 @@ def _board(index: int, name: str, identity: str) -> dict[str, object]:
         "cc_major": board.capability[0],
         "cc_minor": board.capability[1],
         "sms": board.sms,
-        "mig": int(board.mig),
+        "mig": int(bool(board.mig)),
+        "mig_resets": int(board.capability[0] == AMPERE),
+        "profiles": profiles.number(board.mig) if board.mig else 0,
         "pci_domain": 0,
         "pci_bus": index + 1,
         "pci_device": 0,
@@ -223,8 +245,10 @@ def _devices(path: str) -> tuple[Device, ...]:
 def _write_cdi(sim: Sim, folder: str) -> None:
     os.makedirs(folder, mode=0o755, exist_ok=True)
     path = f"{folder}/{cdi.FILE}"
+    divided = [device.index for device in sim.devices if mig.modes(sim.state, device.index)[0]]
+    spec = cdi.spec(sim.directory, [device.uuid for device in sim.devices], divided, mig.devices(sim.state))
     with open(f"{path}.new", "w") as file:
-        json.dump(cdi.spec(sim.directory, [device.uuid for device in sim.devices]), file, indent=2)
+        json.dump(spec, file, indent=2)
         file.write("\n")
     os.rename(f"{path}.new", path)
 

@@ -21,14 +21,24 @@ TEXT: Final = 65536
 UNIT: Final = 65536
 DEVICES: Final = 16
 SLOTS: Final = 4096
+INSTANCES: Final = 15
+"""Ids of GPU instances on a device."""
+COMPUTES: Final = 8
+"""Ids of compute instances in one of them."""
+ACCOUNTS: Final = DEVICES * (1 + INSTANCES)
+"""Memory that is taken from: the devices', then that of their GPU instances."""
 HIGH_AT: Final = TEXT
 TOTAL_AT: Final = HIGH_AT + 64
-SLOT_AT: Final = TOTAL_AT + 64 * DEVICES
-CELL_AT: Final = SLOT_AT + 64 * SLOTS
-INTENT_AT: Final = CELL_AT + 8 * DEVICES * SLOTS
-SIZE: Final = INTENT_AT + 8 * DEVICES * SLOTS
-LIFE_AT: Final = 1 << 24
+SLOT_AT: Final = TOTAL_AT + 64 * ACCOUNTS
+MIG_AT: Final = SLOT_AT + 64 * SLOTS
+CELL_AT: Final = MIG_AT + DEVICES * (64 + INSTANCES * (16 + COMPUTES * 32))
+INTENT_AT: Final = CELL_AT + 8 * ACCOUNTS * SLOTS
+SIZE: Final = INTENT_AT + 8 * ACCOUNTS * SLOTS
+LIFE_AT: Final = 1 << 30
+USE_AT: Final = LIFE_AT + SLOTS
+CHANGE_AT: Final = USE_AT + ACCOUNTS * COMPUTES
 
+OFD_SETLKW: Final = 38
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _OFD_GETLK: Final = 36
 
@@ -44,6 +54,8 @@ class Holder:
     pid_namespace: int
     """Inode; 0 where it is not known."""
     bytes: int
+    instance: int | None = None
+    """Id of the GPU instance whose memory it is."""
 
 
 def make(path: str, settings: Mapping[str, object]) -> None:
@@ -97,7 +109,7 @@ def used(path: str, device: int = 0) -> int:
 
 
 def charged(path: str, device: int = 0) -> int:
-    """Bytes in a device's total: what is held, and what the dead held and nobody has needed since."""
+    """Bytes in a device's own total, not its instances': what is held, or was by the dead and is not needed."""
     with open(path, "rb") as file:
         file.seek(TOTAL_AT + 64 * device)
         (word,) = struct.unpack("<Q", file.read(8))
@@ -106,16 +118,25 @@ def charged(path: str, device: int = 0) -> int:
 
 def _holders(fd: int, view: mmap.mmap) -> Iterator[Holder]:
     (high,) = struct.unpack_from("<Q", view, HIGH_AT)
+    charged = [a for a in range(ACCOUNTS) if struct.unpack_from("<Q", view, TOTAL_AT + 64 * a)[0] >> 40]
     for slot in range(min(high, SLOTS)):
-        held = {d: _held(view, d, slot) for d in range(DEVICES)}
+        held = {account: _held(view, account, slot) for account in charged}
         if not any(held.values()) or not _alive(fd, slot):
             continue
         pid, namespace = struct.unpack_from("<QQ", view, SLOT_AT + 64 * slot)
-        yield from (Holder(d, slot, pid, namespace, size) for d, size in held.items() if size)
+        for account, size in held.items():
+            if size:
+                device, instance = _owner(account)
+                yield Holder(device, slot, pid, namespace, size, instance)
 
 
-def _held(view: mmap.mmap, device: int, slot: int) -> int:
-    (cell,) = struct.unpack_from("<Q", view, CELL_AT + 8 * (device * SLOTS + slot))
+def _owner(account: int) -> tuple[int, int | None]:
+    """Device and GPU instance of an account."""
+    return (account, None) if account < DEVICES else divmod(account - DEVICES, INSTANCES)
+
+
+def _held(view: mmap.mmap, account: int, slot: int) -> int:
+    (cell,) = struct.unpack_from("<Q", view, CELL_AT + 8 * (account * SLOTS + slot))
     return (int(cell) >> 40) * UNIT
 
 
@@ -128,11 +149,25 @@ def living(path: str) -> bool:
         os.close(fd)
 
 
+def opened(path: str, device: int) -> bool:
+    """Whether any process has a device open, or a part of it."""
+    first = (DEVICES + device * INSTANCES) * COMPUTES
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _locked(fd, USE_AT + device, 1) or _locked(fd, USE_AT + first, INSTANCES * COMPUTES)
+    finally:
+        os.close(fd)
+
+
+def lock_of(start: int, length: int) -> bytes:
+    """A `struct flock` that asks for these bytes."""
+    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+
+
 def _alive(fd: int, slot: int) -> bool:
     return _locked(fd, LIFE_AT + slot, 1)
 
 
 def _locked(fd: int, start: int, length: int) -> bool:
-    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    kind, *_ = _FLOCK.unpack(fcntl.fcntl(fd, _OFD_GETLK, asked))
+    kind, *_ = _FLOCK.unpack(fcntl.fcntl(fd, _OFD_GETLK, lock_of(start, length)))
     return bool(kind != fcntl.F_UNLCK)

@@ -3,7 +3,7 @@
 // Ampere say.
 #include "driver.h"
 
-enum { ATTRIBUTES = 162 };
+enum { MULTIPROCESSORS = 16, ATTRIBUTES = 162 };
 
 // By number, as in NVIDIA's documentation; 0 where nothing stands: "no", or "none".
 static const int common[ATTRIBUTES] = {
@@ -101,9 +101,8 @@ static const int common[ATTRIBUTES] = {
 
 // Those that differ between boards: the key in the state.
 static const char *const of_board[ATTRIBUTES] = {
-    [16] = "board.%u.sms",           [33] = "board.%u.pci_bus",  [34] = "board.%u.pci_device",
-    [50] = "board.%u.pci_domain",    [75] = "board.%u.cc_major", [76] = "board.%u.cc_minor",
-    [139] = "board.%u.pci_identity",
+    [33] = "board.%u.pci_bus",  [34] = "board.%u.pci_device", [50] = "board.%u.pci_domain",
+    [75] = "board.%u.cc_major", [76] = "board.%u.cc_minor",   [139] = "board.%u.pci_identity",
 };
 
 API(cuDeviceGetAttribute, int *value, int attribute, CUdevice device) {
@@ -111,6 +110,8 @@ API(cuDeviceGetAttribute, int *value, int attribute, CUdevice device) {
     NEED_DEVICE(device);
     NEED(value && attribute > 0 && attribute < ATTRIBUTES);
     const char *key = of_board[attribute];
-    *value = key ? (int)sim_number(&driver.view, key, driver.device[device].number) : common[attribute];
+    *value = attribute == MULTIPROCESSORS ? (int)driver.device[device].sms
+             : key                        ? (int)sim_number(&driver.view, key, driver.device[device].board)
+                                          : common[attribute];
     return CUDA_SUCCESS;
 }

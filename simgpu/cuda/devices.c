@@ -27,17 +27,21 @@ API(cuDeviceGetName, char *name, int room, CUdevice device) {
     return CUDA_SUCCESS;
 }
 
+// This one does not know MIG devices: it says which board.
 API(cuDeviceGetUuid, CUuuid *uuid, CUdevice device) {
     ENTER();
     NEED_DEVICE(device);
     NEED(uuid);
-    *uuid = driver.device[device].uuid;
+    *uuid = driver.device[device].board_uuid;
     return CUDA_SUCCESS;
 }
 
 API(cuDeviceGetUuid_v2, CUuuid *uuid, CUdevice device) {
     ENTER();
-    return cuDeviceGetUuid(uuid, device);
+    NEED_DEVICE(device);
+    NEED(uuid);
+    *uuid = driver.device[device].uuid;
+    return CUDA_SUCCESS;
 }
 
 API(cuDeviceTotalMem_v2, size_t *bytes, CUdevice device) {
@@ -61,13 +65,13 @@ API(cuDeviceComputeCapability, int *major, int *minor, CUdevice device) {
     ENTER();
     NEED_DEVICE(device);
     NEED(major && minor);
-    *major = (int)sim_number(&driver.view, "board.%u.cc_major", driver.device[device].number);
-    *minor = (int)sim_number(&driver.view, "board.%u.cc_minor", driver.device[device].number);
+    *major = (int)sim_number(&driver.view, "board.%u.cc_major", driver.device[device].board);
+    *minor = (int)sim_number(&driver.view, "board.%u.cc_minor", driver.device[device].board);
     return CUDA_SUCCESS;
 }
 
 static void bus_id(CUdevice device, char *text, size_t room) {
-    unsigned number = driver.device[device].number;
+    unsigned number = driver.device[device].board;
     snprintf(text, room, "%04X:%02X:%02X.0",
              (unsigned)sim_number(&driver.view, "board.%u.pci_domain", number),
              (unsigned)sim_number(&driver.view, "board.%u.pci_bus", number), 0u);
@@ -126,9 +130,10 @@ API(cuDeviceGetProperties, CUdevprop *properties, CUdevice device) {
     return CUDA_SUCCESS;
 }
 
-// Every two devices reach each other, unless the settings say that none do.
+// Every two whole devices reach each other, unless the settings say that none do.
 bool peers_reach(int device, int peer) {
-    return device != peer && !sim_number(&driver.view, "no_peers", 0);
+    return device != peer && !driver.device[device].mig && !driver.device[peer].mig &&
+           !sim_number(&driver.view, "no_peers", 0);
 }
 
 API(cuDeviceCanAccessPeer, int *can, CUdevice device, CUdevice peer) {

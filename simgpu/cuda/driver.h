@@ -96,9 +96,13 @@ struct context {
 };
 
 struct device {
-    unsigned number; // in the state
-    CUuuid uuid;
+    unsigned number; // of its account in the state: of a board, or of a GPU instance
+    unsigned board;  // the board's number in the state
+    bool mig;        // a MIG device: a compute instance, in ...
+    unsigned gi, ci; // ... a GPU instance
+    CUuuid uuid, board_uuid;
     uint64_t total;
+    unsigned sms;
     char name[96];
     struct context primary;
     struct pool *default_pool, *pool;
@@ -126,6 +130,10 @@ bool charge(int device, uint64_t bytes);
 bool charge_slot(int slot, int device,
                  uint64_t bytes); // a slot of the state: this process's, or a shared one
 void uncharge(int device, uint64_t bytes);
+
+// visible.c
+void devices_find(void); // those that this process sees: driver.device and its count
+void devices_open(void); // from now on nobody takes them away
 
 // contexts.c
 struct context *context_current(void);

@@ -130,7 +130,7 @@ API(cuOccupancyMaxPotentialBlockSize, int *grid, int *block, CUfunction function
     ENTER();
     NEED_FUNCTION(function);
     NEED(grid && block);
-    int sms = (int)sim_number(&driver.view, "board.%u.sms", driver.device[0].number);
+    int sms = (int)driver.device[0].sms;
     *block = limit > 0 && limit < 1024 ? limit : 1024;
     *grid = sms * blocks_of(*block);
     return CUDA_SUCCESS;
@@ -165,7 +165,8 @@ static CUresult launch(struct context *ctx, CUstream stream, CUfunction function
     NEED_FUNCTION(function);
     NEED(grid && block && block <= 1024);
     OR_CAPTURE(stream, .type = NODE_KERNEL, .kernel = {.function = function});
-    return context_launched(ctx);
+    CUresult result = function->module ? CUDA_SUCCESS : kernel_load(function, ctx);
+    return result ? result : context_launched(ctx);
 }
 
 API(cuLaunchKernel, CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,

@@ -37,7 +37,7 @@ static CUdevResource resource_of(unsigned sms) {
 
 static CUresult whole(CUdevResource *out, int type, int device) {
     NEED(out && type == RESOURCE_SM);
-    *out = resource_of((unsigned)sim_number(&driver.view, "board.%u.sms", driver.device[device].number));
+    *out = resource_of(driver.device[device].sms);
     return CUDA_SUCCESS;
 }
 

@@ -37,22 +37,26 @@ static char *names_of(const unsigned char *elf) {
     return names;
 }
 
+static bool begins_text(unsigned char c) {
+    return c == '\t' || c == '\n' || c == '\r' || (c >= ' ' && c < 0x7f);
+}
+
 CUresult image_read(struct image *image, const void *bytes) {
     const unsigned char *start = bytes;
     uint32_t magic;
     *image = (struct image){NULL, NULL};
     if (!start)
         return CUDA_ERROR_INVALID_VALUE;
-    if (*start == '\t' || *start == '\n' || *start == '\r' || (*start >= ' ' && *start < 0x7f)) {
-        image->ptx = strstr(bytes, ".version") ? strdup(bytes) : NULL;
-        return image->ptx ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
-    }
-    memcpy(&magic, start, sizeof magic);
     if (!memcmp(start, ELFMAG, SELFMAG)) {
         image->names = names_of(start);
         return image->names ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
     }
-    return magic == fat_wrapper || magic == fat_binary ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+    // Before any text: the first byte of a fat binary is a letter.
+    memcpy(&magic, start, sizeof magic);
+    if (magic == fat_wrapper || magic == fat_binary)
+        return CUDA_SUCCESS;
+    image->ptx = begins_text(*start) && strstr(bytes, ".version") ? strdup(bytes) : NULL;
+    return image->ptx ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
 }
 
 static bool ends_name(char c) {

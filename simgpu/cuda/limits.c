@@ -22,7 +22,7 @@ static uint64_t beyond(const struct context *ctx, int limit, uint64_t each) {
 }
 
 static uint64_t needed(const struct context *ctx) {
-    uint64_t sms = sim_number(&driver.view, "board.%u.sms", driver.device[ctx->device].number);
+    uint64_t sms = driver.device[ctx->device].sms;
     return round_up(beyond(ctx, STACK, sms * THREADS_OF_SM) + beyond(ctx, PRINTF, 1) + beyond(ctx, HEAP, 1),
                     SIM_UNIT);
 }

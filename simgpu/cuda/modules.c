@@ -61,9 +61,9 @@ static void set_defaults(struct function *function) {
         MAX_DYNAMIC_SHARED = 8,
         CARVEOUT = 9
     };
-    unsigned number = driver.device[0].number;
-    int version = (int)(sim_number(&driver.view, "board.%u.cc_major", number) * 10 +
-                        sim_number(&driver.view, "board.%u.cc_minor", number));
+    unsigned board = driver.device[0].board;
+    int version = (int)(sim_number(&driver.view, "board.%u.cc_major", board) * 10 +
+                        sim_number(&driver.view, "board.%u.cc_minor", board));
     function->attribute[MAX_THREADS] = 1024;
     function->attribute[REGISTERS] = 32;
     function->attribute[PTX_VERSION] = function->attribute[BINARY_VERSION] = version;
@@ -309,6 +309,15 @@ static CUresult module_in(CUmodule *out, CUlibrary library, struct context *ctx)
         if ((*out)->library == library && (*out)->context == ctx)
             return CUDA_SUCCESS;
     return module_new(out, ctx, library);
+}
+
+CUresult kernel_load(const struct function *kernel, struct context *ctx) {
+    CUmodule module;
+    NEED_HANDLE(is_library(kernel->library));
+    lock_acquire(&driver.lock);
+    CUresult result = module_in(&module, kernel->library, ctx);
+    lock_release(&driver.lock);
+    return result;
 }
 
 API(cuLibraryGetModule, CUmodule *out, CUlibrary library) {

@@ -20,4 +20,6 @@ struct function {
 static inline bool function_is(const struct function *function) {
     return function && function->magic == FUNCTION_MAGIC;
 }
+// A CUkernel is about to run in a context: its library's module gets there with its first kernel.
+CUresult kernel_load(const struct function *kernel, struct context *ctx);
 #pragma GCC visibility pop

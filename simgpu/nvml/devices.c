@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The devices: handles, names, numbers, and what a healthy idle board answers.
-#include "nvml.h"
+#include "mig.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -36,10 +36,15 @@ API(nvmlDeviceGetHandleByUUID, const char *uuid, nvmlDevice_t *device) {
             return NVML_SUCCESS;
         }
     }
-    return NVML_NOT_FOUND;
+    *device = mig_called(uuid);
+    return *device ? NVML_SUCCESS : NVML_NOT_FOUND;
 }
 
 API(nvmlDeviceGetIndex, nvmlDevice_t device, unsigned *index) {
+    struct part part;
+    ENTER();
+    if (index && read_handle(MIG_DEVICE, device, &part))
+        return mig_index(part, index);
     ENTER_DEVICE(device, index);
     *index = index_of(device);
     return NVML_SUCCESS;
@@ -52,11 +57,19 @@ API(nvmlDeviceGetMinorNumber, nvmlDevice_t device, unsigned *minor) {
 }
 
 API(nvmlDeviceGetName, nvmlDevice_t device, char *name, unsigned room) {
+    struct part part;
+    ENTER();
+    if (name && read_handle(MIG_DEVICE, device, &part))
+        return mig_name(part, name, room);
     ENTER_DEVICE(device, name);
     return nvml_setting(device, "board.%u.name", name, room);
 }
 
 API(nvmlDeviceGetUUID, nvmlDevice_t device, char *uuid, unsigned room) {
+    struct part part;
+    ENTER();
+    if (uuid && read_handle(MIG_DEVICE, device, &part))
+        return mig_uuid(part, uuid, room);
     ENTER_DEVICE(device, uuid);
     return nvml_setting(device, "board.%u.uuid", uuid, room);
 }
@@ -112,29 +125,13 @@ API(nvmlDeviceGetHandleByPciBusId, const char *id, nvmlDevice_t *device) {
 }
 
 API(nvmlDeviceGetCudaComputeCapability, nvmlDevice_t device, int *major, int *minor) {
+    struct part part;
+    ENTER();
+    if (major && minor && read_handle(MIG_DEVICE, device, &part))
+        device = handle_of(part.index);
     ENTER_DEVICE(device, major && minor);
     *major = (int)board_number(device, "board.%u.cc_major");
     *minor = (int)board_number(device, "board.%u.cc_minor");
-    return NVML_SUCCESS;
-}
-
-API(nvmlDeviceGetMigMode, nvmlDevice_t device, unsigned *current, unsigned *pending) {
-    ENTER_DEVICE(device, current && pending);
-    if (!board_number(device, "board.%u.mig"))
-        return NVML_NOT_SUPPORTED;
-    *current = *pending = 0;
-    return NVML_SUCCESS;
-}
-
-API(nvmlDeviceIsMigDeviceHandle, nvmlDevice_t device, unsigned *is) {
-    ENTER_DEVICE(device, is);
-    *is = 0;
-    return NVML_SUCCESS;
-}
-
-API(nvmlDeviceGetMaxMigDeviceCount, nvmlDevice_t device, unsigned *count) {
-    ENTER_DEVICE(device, count);
-    *count = board_number(device, "board.%u.mig") ? 7 : 0;
     return NVML_SUCCESS;
 }
 

@@ -16,15 +16,20 @@ enum {
     NVML_UNINITIALIZED = 1,
     NVML_INVALID_ARGUMENT = 2,
     NVML_NOT_SUPPORTED = 3,
+    NVML_NO_PERMISSION = 4,
     NVML_NOT_FOUND = 6,
     NVML_INSUFFICIENT_SIZE = 7,
     NVML_DRIVER_NOT_LOADED = 9,
     NVML_TIMEOUT = 10,
+    NVML_FUNCTION_NOT_FOUND = 13,
+    NVML_RESET_REQUIRED = 16,
+    NVML_IN_USE = 19,
     NVML_INSUFFICIENT_RESOURCES = 23,
     NVML_VERSION_MISMATCH = 25,
+    NVML_UNKNOWN = 999,
 };
 
-// A handle is the device's place among the visible ones, from 1.
+// A handle is the device's place among the visible ones, from 1; those of MIG devices are in mig.h.
 typedef struct nvml_device *nvmlDevice_t;
 
 struct pci_info {
@@ -52,6 +57,7 @@ static inline unsigned number_of(nvmlDevice_t device) {
 static inline nvmlDevice_t handle_of(unsigned index) {
     return (nvmlDevice_t)(uintptr_t)(index + 1);
 }
+bool is_mig_device(nvmlDevice_t device);
 int nvml_pci(nvmlDevice_t device, struct pci_info *info);
 int nvml_copy(const char *text, char *out, unsigned room);
 unsigned board_number(nvmlDevice_t device, const char *key);
@@ -73,4 +79,6 @@ unsigned pid_here(unsigned slot);
     } while (0)
 #define ENTER_DEVICE(device, out)                                                                            \
     ENTER();                                                                                                 \
+    if (is_mig_device(device))                                                                               \
+        return NVML_NOT_SUPPORTED;                                                                           \
     NEED(is_device(device) && (out))

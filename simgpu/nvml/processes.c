@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who holds memory of a device. Every process of a simulated device is a compute process.
-#include "nvml.h"
+#include "mig.h"
 #include <stdlib.h>
 #include <time.h>
 
@@ -17,31 +17,66 @@ struct process_v1 {
 
 #define NO_INSTANCE 0xffffffffu
 
+// Which compute instance a slot's owner has open there; memory that several share is the first one's.
+static unsigned compute_used(unsigned slot, unsigned account) {
+    for (unsigned i = 0; i < SIM_NOTED; i++) {
+        uint64_t place = atomic_load(&nvml.view.at->slot[slot].place[i]);
+        if (place && (place - 1) / SIM_COMPUTES == account)
+            return (unsigned)((place - 1) % SIM_COMPUTES);
+    }
+    return 0;
+}
+
 // Adds a slot's share to its owner's line: a process has more than one slot if it shares memory with others.
-static unsigned add(struct process *all, unsigned n, unsigned pid, uint64_t used) {
+static unsigned add(struct process *all, unsigned n, const struct process *one) {
     unsigned i = 0;
-    while (i < n && all[i].pid != pid)
+    while (i < n && (all[i].pid != one->pid || all[i].gpu_instance != one->gpu_instance))
         i++;
-    if (i == n)
-        all[n++] = (struct process){pid, 0, NO_INSTANCE, NO_INSTANCE};
-    all[i].used += used;
+    if (i == n) {
+        all[n] = *one;
+        all[n++].used = 0;
+    }
+    all[i].used += one->used;
     return n;
 }
 
-static unsigned collect(nvmlDevice_t device, struct process *all) {
-    unsigned n = 0, high = (unsigned)atomic_load(&nvml.view.at->high);
-    for (unsigned slot = 0; slot < high; slot++) {
-        uint64_t held = sim_held(&nvml.view, (int)slot, number_of(device));
+static unsigned collect_account(unsigned account, unsigned gi, struct process *all, unsigned n) {
+    unsigned high = (unsigned)atomic_load(&nvml.view.at->high);
+    if (!sim_used(&nvml.view, account))
+        return n;
+    for (unsigned slot = 0; slot < high && n < SIM_SLOTS; slot++) {
+        uint64_t held = sim_held(&nvml.view, (int)slot, account);
         unsigned pid = held && sim_alive(&nvml.view, (int)slot) ? pid_here(slot) : 0;
+        struct process one = {pid, held, gi, gi == NO_INSTANCE ? NO_INSTANCE : compute_used(slot, account)};
         if (pid)
-            n = add(all, n, pid, held);
+            n = add(all, n, &one);
     }
+    return n;
+}
+
+static unsigned collect_instance(struct part part, struct process *all) {
+    unsigned found = collect_account(sim_account(part.device, part.gi), part.gi, all, 0), n = 0;
+    for (unsigned i = 0; i < found; i++)
+        if (all[i].compute_instance == part.ci)
+            all[n++] = all[i];
+    return n;
+}
+
+// What a device's instances hold is the device's too.
+static unsigned collect(nvmlDevice_t device, struct process *all) {
+    struct part part;
+    if (read_handle(MIG_DEVICE, device, &part))
+        return collect_instance(part, all);
+    unsigned n = collect_account(number_of(device), NO_INSTANCE, all, 0);
+    for (unsigned gi = 0; gi < SIM_INSTANCES && mig_enabled(number_of(device)); gi++)
+        n = collect_account(sim_account(number_of(device), gi), gi, all, n);
     return n;
 }
 
 // Writes down as many as there is room for; the count is that of all.
 static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) {
-    ENTER_DEVICE(device, count);
+    ENTER();
+    NEED((is_device(device) || is_mig_device(device)) && count);
     struct process *all = calloc(SIM_SLOTS, sizeof *all);
     unsigned room = *count, n = all ? collect(device, all) : 0;
     *count = n;
@@ -53,7 +88,8 @@ static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) 
 }
 
 static int none(nvmlDevice_t device, unsigned *count) {
-    ENTER_DEVICE(device, count);
+    ENTER();
+    NEED((is_device(device) || is_mig_device(device)) && count);
     *count = 0;
     return NVML_SUCCESS;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Initialisation, versions, errors.
+#include "../state/faults.h"
 #include "../state/lock.h"
 #include "nvml.h"
 #include <stdlib.h>
@@ -20,13 +21,23 @@ int nvml_setting(nvmlDevice_t device, const char *key, char *out, unsigned room)
     return *text ? nvml_copy(text, out, room) : NVML_NOT_SUPPORTED;
 }
 
+static void read_faults(void) {
+    char rules[1024];
+    sim_faults_add(secure_getenv("GPUPORTION_SIM_FAULTS"));
+    sim_text(&nvml.view, "faults", 0, rules, sizeof rules);
+    sim_faults_add(rules);
+}
+
 // Opened once and kept: initialising again after a shutdown is common, and finds the same devices.
 static bool open_state(void) {
     static bool open;
     static lock_t lock;
     lock_acquire(&lock);
-    if (!open)
+    if (!open) {
         open = !sim_open(&nvml.view);
+        if (open)
+            read_faults();
+    }
     lock_release(&lock);
     return open;
 }
@@ -67,7 +78,9 @@ static const char *const error_text[] = {
     [12] = "NVML Shared Library Not Found",
     [13] = "Function Not Found",
     [15] = "GPU is lost",
+    [16] = "GPU requires reset",
     [17] = "The operating system has blocked the request",
+    [19] = "In use by another client",
     [23] = "Insufficient Resources",
     [25] = "Argument version mismatch",
 };

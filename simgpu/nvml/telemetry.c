@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a board's sensors say: they follow its load, a setting in percent (0: idle), and the board's own
 // figures. Nothing measures anything: kernels do nothing.
-#include "nvml.h"
+#include "mig.h"
 
 enum { IDLE_CELSIUS = 34, BUSY_CELSIUS = 40, SHUTDOWN = 0, IDLE_CLOCK = 210 };
 enum clock { GRAPHICS, SM, MEMORY, VIDEO, CLOCKS };
@@ -17,6 +17,8 @@ static unsigned watts_of(nvmlDevice_t device) {
 
 API(nvmlDeviceGetUtilizationRates, nvmlDevice_t device, unsigned rates[2]) {
     ENTER_DEVICE(device, rates);
+    if (mig_enabled(number_of(device)))
+        return NVML_NOT_SUPPORTED; // nothing measures the instances together
     rates[0] = load_of(device);
     rates[1] = rates[0] / 2;
     return NVML_SUCCESS;

@@ -48,91 +48,114 @@ static uint64_t apply(uint64_t u, struct change c) {
 }
 
 // Brings the cell up to date with the total's last change, which its maker may not have lived to do.
-static void finish(struct sim_shared *at, unsigned device, uint64_t total) {
+static void finish(struct sim_shared *at, unsigned account, uint64_t total) {
     unsigned slot = changer(total);
-    uint64_t intent = atomic_load(&at->intent[device][slot]);
+    uint64_t intent = atomic_load(&at->intent[account][slot]);
     if (turn(intent) != turn(total))
         return; // its maker is further on, so it was finished
     struct change c = intended(intent);
-    uint64_t cell = atomic_load(&at->cell[device][c.slot]);
-    if (turn(cell) == turn(total) || atomic_load(&at->total[device].word) != total)
+    uint64_t cell = atomic_load(&at->cell[account][c.slot]);
+    if (turn(cell) == turn(total) || atomic_load(&at->total[account].word) != total)
         return;
-    atomic_compare_exchange_strong(&at->cell[device][c.slot], &cell,
+    atomic_compare_exchange_strong(&at->cell[account][c.slot], &cell,
                                    cell_word(apply(units(cell), c), turn(total)));
 }
 
 // One attempt at a change on top of `total`, which has been finished.
-static bool attempt(struct sim_view *view, unsigned device, uint64_t total, struct change c) {
+static bool attempt(struct sim_view *view, unsigned account, uint64_t total, struct change c) {
     struct sim_shared *at = view->at;
     unsigned self = (unsigned)view->self, next = turn(total) + 1;
     uint64_t changed = total_word(apply(units(total), c), self, next);
-    atomic_store(&at->intent[device][self], intent_word(c, next));
-    if (!atomic_compare_exchange_strong(&at->total[device].word, &total, changed))
+    atomic_store(&at->intent[account][self], intent_word(c, next));
+    if (!atomic_compare_exchange_strong(&at->total[account].word, &total, changed))
         return false;
-    finish(at, device, changed);
+    finish(at, account, changed);
     return true;
 }
 
-static uint64_t last_total(struct sim_shared *at, unsigned device) {
-    uint64_t total = atomic_load(&at->total[device].word);
-    finish(at, device, total);
+static uint64_t last_total(struct sim_shared *at, unsigned account) {
+    uint64_t total = atomic_load(&at->total[account].word);
+    finish(at, account, total);
     return total;
 }
 
 // Takes out what a slot holds if nobody holds on to it, or if it is the caller's to empty.
-static void empty(struct sim_view *view, unsigned slot, unsigned device, bool mine) {
+static void empty(struct sim_view *view, unsigned slot, unsigned account, bool mine) {
     for (;;) {
-        uint64_t total = last_total(view->at, device);
-        struct change c = {slot, true, units(atomic_load(&view->at->cell[device][slot]))};
-        if (!c.units || (!mine && sim_alive(view, (int)slot)) || attempt(view, device, total, c))
+        uint64_t total = last_total(view->at, account);
+        struct change c = {slot, true, units(atomic_load(&view->at->cell[account][slot]))};
+        if (!c.units || (!mine && sim_alive(view, (int)slot)) || attempt(view, account, total, c))
             return;
     }
 }
 
-static void bury(struct sim_view *view, unsigned device) {
+// Of an account from which nothing is taken no cell is looked at: most are never used, and have no pages.
+static void empty_all(struct sim_view *view, unsigned slot, bool mine) {
+    for (unsigned account = 0; account < SIM_ACCOUNTS; account++)
+        if (atomic_load(&view->at->total[account].word) && units(last_total(view->at, account)))
+            empty(view, slot, account, mine);
+}
+
+static void bury(struct sim_view *view, unsigned account) {
     unsigned high = (unsigned)atomic_load(&view->at->high);
     for (unsigned slot = 0; slot < high; slot++)
-        if ((int)slot != view->self && units(atomic_load(&view->at->cell[device][slot])))
-            empty(view, slot, device, false);
+        if ((int)slot != view->self && units(atomic_load(&view->at->cell[account][slot])))
+            empty(view, slot, account, false);
 }
 
 static uint64_t in_units(uint64_t bytes) {
     return bytes / SIM_UNIT + (bytes % SIM_UNIT != 0);
 }
 
-bool sim_take(struct sim_view *view, int slot, unsigned device, uint64_t bytes) {
+bool sim_take(struct sim_view *view, int slot, unsigned account, uint64_t bytes) {
     struct change c = {(unsigned)slot, false, in_units(bytes)};
-    uint64_t room = view->capacity[device] / SIM_UNIT;
+    uint64_t room = view->capacity[account] / SIM_UNIT;
     bool buried = false;
     for (;;) {
-        uint64_t total = last_total(view->at, device);
+        uint64_t total = last_total(view->at, account);
         bool fits = c.units <= room && units(total) <= room - c.units;
-        if (fits && attempt(view, device, total, c))
+        if (fits && attempt(view, account, total, c))
             return true;
         if (!fits && (buried || c.units > room))
             return false;
         if (!fits) {
-            bury(view, device);
+            bury(view, account);
             buried = true;
         }
     }
 }
 
-void sim_give(struct sim_view *view, int slot, unsigned device, uint64_t bytes) {
+void sim_give(struct sim_view *view, int slot, unsigned account, uint64_t bytes) {
     struct change c = {(unsigned)slot, true, in_units(bytes)};
-    while (!attempt(view, device, last_total(view->at, device), c))
+    while (!attempt(view, account, last_total(view->at, account), c))
         ;
 }
 
 // Not fcntl(3): its newest symbol would keep the library out of images with an older libc.
-static bool lock_life(int fd, int slot, short type) {
-    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = SIM_LIFE(slot), .l_len = 1};
+bool sim_lock_byte(int fd, int byte, short type) {
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     return !syscall(SYS_fcntl, fd, F_OFD_SETLK, &lock);
 }
 
-bool sim_alive(const struct sim_view *view, int slot) {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SIM_LIFE(slot), .l_len = 1};
+static bool is_locked(const struct sim_view *view, int byte) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     return syscall(SYS_fcntl, view->probe, F_OFD_GETLK, &lock) || lock.l_type != F_UNLCK;
+}
+
+static bool lock_life(int fd, int slot, short type) {
+    return sim_lock_byte(fd, SIM_LIFE(slot), type);
+}
+
+bool sim_alive(const struct sim_view *view, int slot) {
+    return is_locked(view, SIM_LIFE(slot));
+}
+
+void sim_use(struct sim_view *view, unsigned place) {
+    sim_lock_byte(view->life, SIM_USE((int)place), F_RDLCK);
+}
+
+bool sim_in_use(const struct sim_view *view, unsigned place) {
+    return is_locked(view, SIM_USE((int)place));
 }
 
 static uint64_t pid_space(void) {
@@ -148,6 +171,8 @@ static uint64_t pid_space(void) {
 static void describe(struct sim_slot *slot) {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
+    for (unsigned i = 0; i < SIM_NOTED; i++)
+        atomic_store(&slot->place[i], 0);
     atomic_store(&slot->pid_space, pid_space());
     atomic_store(&slot->born, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
     atomic_store(&slot->pid, (uint64_t)getpid());
@@ -168,8 +193,7 @@ static int claim(struct sim_view *view) {
         atomic_store(&view->at->slot[slot].pid, 0);
         if (view->self < 0)
             view->self = slot;
-        for (unsigned device = 0; device < SIM_DEVICES; device++)
-            empty(view, (unsigned)slot, device, true);
+        empty_all(view, (unsigned)slot, true);
         describe(&view->at->slot[slot]);
         raise_high(view->at, (uint64_t)slot + 1);
         return slot;
@@ -215,19 +239,18 @@ void sim_release(struct sim_view *view, int slot) {
     if (--holds[slot])
         return;
     lock_life(view->life, slot, F_UNLCK);
-    for (unsigned device = 0; device < SIM_DEVICES; device++)
-        empty(view, (unsigned)slot, device, false);
+    empty_all(view, (unsigned)slot, false);
 }
 
-uint64_t sim_held(const struct sim_view *view, int slot, unsigned device) {
-    return units(atomic_load(&view->at->cell[device][slot])) * SIM_UNIT;
+uint64_t sim_held(const struct sim_view *view, int slot, unsigned account) {
+    return units(atomic_load(&view->at->cell[account][slot])) * SIM_UNIT;
 }
 
-static uint64_t held_by_dead(const struct sim_view *view, unsigned device) {
+static uint64_t held_by_dead(const struct sim_view *view, unsigned account) {
     uint64_t dead = 0;
     unsigned high = (unsigned)atomic_load(&view->at->high);
     for (unsigned slot = 0; slot < high; slot++) {
-        uint64_t held = sim_held(view, (int)slot, device);
+        uint64_t held = sim_held(view, (int)slot, account);
         if (held && (int)slot != view->self && !sim_alive(view, (int)slot))
             dead += held;
     }
@@ -235,13 +258,13 @@ static uint64_t held_by_dead(const struct sim_view *view, unsigned device) {
 }
 
 // Looks again when a change came between; after a few, a number that was never exact is good enough.
-uint64_t sim_used(const struct sim_view *view, unsigned device) {
+uint64_t sim_used(const struct sim_view *view, unsigned account) {
     uint64_t used = 0;
     for (int looks = 0; looks < 4; looks++) {
-        uint64_t total = atomic_load(&view->at->total[device].word);
-        uint64_t all = units(total) * SIM_UNIT, dead = held_by_dead(view, device);
+        uint64_t total = atomic_load(&view->at->total[account].word);
+        uint64_t all = units(total) * SIM_UNIT, dead = all ? held_by_dead(view, account) : 0;
         used = all > dead ? all - dead : 0;
-        if (atomic_load(&view->at->total[device].word) == total)
+        if (atomic_load(&view->at->total[account].word) == total)
             break;
     }
     return used;

@@ -90,6 +90,7 @@ int sim_open(struct sim_view *view) {
         close(view->probe);
         return error;
     }
+    view->container = container;
     find_devices(view, container);
     return 0;
 }

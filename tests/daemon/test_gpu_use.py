@@ -15,8 +15,8 @@ from tests.support.session import CudaSession
 
 from gpuportion import simgpu
 from gpuportion.allocator import learning
+from gpuportion.simgpu.behaviour import DRIVER_VERSION
 from gpuportion.simgpu.costs import DEFAULTS
-from gpuportion.simgpu.simulation import DRIVER_VERSION
 
 pytestmark = pytest.mark.clients
 CLIENT = str(Path(__file__).parents[1] / "support" / "cuda_session.py")

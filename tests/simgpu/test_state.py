@@ -12,7 +12,7 @@ import pytest
 
 from gpuportion import simgpu
 from gpuportion.errors import GpuportionError
-from gpuportion.simgpu import Sim, boards, cdi, costs, state
+from gpuportion.simgpu import Sim, boards, cdi, costs, mig, state
 from tests.simgpu.conftest import Start
 from tests.simgpu.driver import driver
 
@@ -21,10 +21,15 @@ LAYOUT = r"""
 #include "state.h"
 #include <stdio.h>
 int main(void) {
-    printf("%d %d %d %d %zu %zu %zu %zu %zu %zu %d\n", SIM_TEXT, SIM_UNIT, SIM_DEVICES, SIM_SLOTS,
-           offsetof(struct sim_shared, high), offsetof(struct sim_shared, total), offsetof(struct sim_shared, slot),
-           offsetof(struct sim_shared, cell), offsetof(struct sim_shared, intent), sizeof(struct sim_shared),
-           SIM_LIFE(0));
+    printf("%d %d %d %d %d %d %d ", SIM_TEXT, SIM_UNIT, SIM_DEVICES, SIM_SLOTS, SIM_INSTANCES, SIM_COMPUTES,
+           SIM_ACCOUNTS);
+    printf("%zu %zu %zu %zu ", offsetof(struct sim_shared, high), offsetof(struct sim_shared, total),
+           offsetof(struct sim_shared, slot), offsetof(struct sim_shared, mig));
+    printf("%zu %zu %zu ", offsetof(struct sim_shared, cell), offsetof(struct sim_shared, intent),
+           sizeof(struct sim_shared));
+    printf("%zu %zu %zu %zu ", sizeof(struct sim_mig), offsetof(struct sim_mig, instance),
+           sizeof(struct sim_instance), sizeof(struct sim_compute));
+    printf("%d %d %d\n", SIM_LIFE(0), SIM_USE(0), SIM_CHANGE);
     return sizeof(struct sim_slot) != 64 || sizeof(struct sim_total) != 64;
 }
 """
@@ -41,13 +46,23 @@ def test_the_layout_is_the_same_in_c_and_python(tmp_path: Path) -> None:
         state.UNIT,
         state.DEVICES,
         state.SLOTS,
+        state.INSTANCES,
+        state.COMPUTES,
+        state.ACCOUNTS,
         state.HIGH_AT,
         state.TOTAL_AT,
         state.SLOT_AT,
+        state.MIG_AT,
         state.CELL_AT,
         state.INTENT_AT,
         state.SIZE,
+        mig.DEVICE_SIZE,
+        mig.HEAD_SIZE,
+        mig.INSTANCE_SIZE,
+        mig.COMPUTE_SIZE,
         state.LIFE_AT,
+        state.USE_AT,
+        state.CHANGE_AT,
     ]
     assert json.dumps(state.VERSION) in (SIMGPU / "state" / "state.h").read_text()
 
@@ -124,12 +139,14 @@ def test_a_simulation_starts_and_ends(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: device nodes")
 def test_device_nodes_have_nvidias_numbers(start: Start) -> None:
-    """Character devices 195:n, 195:255 and the one of unified memory."""
+    """Character devices 195:n, 195:255, the one of unified memory, and those of MIG's capabilities."""
     sim = start("t4-16gb:2")
+    folder = Path(sim.directory, "dev")
     numbers = {
-        name: os.stat(f"{sim.directory}/dev/{name}").st_rdev for name in os.listdir(f"{sim.directory}/dev")
+        str(path.relative_to(folder)): path.stat().st_rdev for path in folder.rglob("*") if not path.is_dir()
     }
     expected = {"nvidia0": (195, 0), "nvidia1": (195, 1), "nvidiactl": (195, 255), "nvidia-uvm": (511, 0)}
+    expected |= {"nvidia-caps/nvidia-cap1": (510, 1), "nvidia-caps/nvidia-cap2": (510, 2)}
     assert numbers == {name: os.makedev(*number) for name, number in expected.items()}
 
 
