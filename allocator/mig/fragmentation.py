@@ -4,7 +4,7 @@ Pure numbers; knows nothing of which instances are idle, or of any rule that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,7 +53,7 @@ class RecentMix:
 class Score:
     """Of placements on boards of one geometry: the slots that each makes unusable, by the mix."""
 
-    def __init__(self, board: Geometry, mix: RecentMix, taken: Sequence[int]) -> None:
+    def __init__(self, board: Geometry, mix: RecentMix) -> None:
         self._board = board
         self._weights = tuple(w * s for w, s in zip(mix.weights(board), board.sizes, strict=True))
         self._known: dict[tuple[int, int], float] = {}

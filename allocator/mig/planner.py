@@ -109,11 +109,7 @@ Scores = dict[Geometry, Score]
 
 
 def _scores(node: Sequence[Occupancy], policy: Policy) -> Scores:
-    """One for each board, on what is taken of all GPUs of its kind."""
-    taken: dict[Geometry, list[int]] = {}
-    for one in node:
-        taken.setdefault(one.gpu.board, []).append(one.taken)
-    return {board: Score(board, policy.mix, masks) for board, masks in taken.items()}
+    return {board: Score(board, policy.mix) for board in {one.gpu.board for one in node}}
 
 
 def _best(step: Step, scores: Scores, policy: Policy) -> Plan | None:
@@ -150,7 +146,9 @@ def _made(step: Step, scores: Scores, policy: Policy) -> Plan | None:
 
 
 def _evicting(step: Step, scores: Scores, policy: Policy) -> Plan | None:
-    """The fewest evictions; among as many, the least spoilt, then the longest idle."""
+    """The fewest evictions; among as many, the least spoilt, then the longest idle.
+
+    A victim that lies where its reuse would spoil much is worth less, so it goes before one that lies well."""
     ways = []
     for one, profile in step.choices:
         if not one.gpu.board.has_room(profile, one.taken):
@@ -159,8 +157,10 @@ def _evicting(step: Step, scores: Scores, policy: Policy) -> Plan | None:
             gone = one.victims(profile, place) if _allowed(one, profile, place, policy) else None
             if gone is not None:
                 cost = _cost(one, place, scores)
+                score = scores[one.gpu.board]
+                net = cost.spoilt - sum(score.added(one.taken, each.mask) / each.size for each in gone)
                 ages = sorted(each.idle_since or 0.0 for each in gone)
-                ways.append(((len(gone), cost.spoilt, cost.free, ages, cost), one, profile, gone))
+                ways.append(((len(gone), round(net, 9), cost.free, ages, cost), one, profile, gone))
     if not ways:
         return None
     key, one, profile, gone = min(ways, key=lambda way: way[0])

@@ -217,6 +217,16 @@ def test_the_longest_idle_of_equal_victims_goes() -> None:
     assert found.gpu is other and found.evict == (whole[1],)
 
 
+def test_the_idle_instance_that_lies_badly_goes_first() -> None:
+    """A 1g that spoils the place of a 4g is worth less than the 4g, although that idles longer."""
+    one, other = gpu(0), gpu(1)
+    used = [instance(on, "3g.20gb", 4) for on in (one, other)]
+    well = instance(one, "4g.20gb", 0, idle_since=1.0)
+    badly = instance(other, "1g.5gb", 0, idle_since=2.0)
+    found = planned(Node([one, other], [*used, well, badly]), Request(mig="3g.20gb"))
+    assert found.evict == (badly,)
+
+
 def test_a_half_torn_instance_is_evicted_and_never_handed_over() -> None:
     """Its compute instance is gone, so a container could not use it."""
     on = gpu()
