@@ -103,8 +103,8 @@ def position(text: str, path: Sequence[str]) -> str:
         if member is None:
             break
         at = member.value_start
-    line = text.count("\n", 0, at) + 1
-    return f"line {line}, column {at - (text.rfind(chr(10), 0, at) + 1) + 1}"
+    before = text[:at]
+    return f"line {before.count(chr(10)) + 1}, column {at - before.rfind(chr(10))}"
 
 
 def _member(text: str, start: int, key: str) -> Member | None:

@@ -115,7 +115,6 @@ def _without(text: str, key: str, item: str, others: bool) -> Iterable[str]:
     for line, start, end in _arrays(text, key):
         if not others:
             yield text[:line] + text[end:].removeprefix("\n")
-            yield text[:line] + text[end:]
         for quoted in (literal(item), f"'{item}'"):
             for spelt in (rf",\s*{re.escape(quoted)}", rf"{re.escape(quoted)}\s*,[ \t]*", re.escape(quoted)):
                 for found in re.finditer(spelt, text[start:end]):

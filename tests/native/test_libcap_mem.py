@@ -285,7 +285,9 @@ def test_processes_share_a_grant_and_the_dead_leave_theirs(grant: Grant) -> None
     first, second = Client(grant.preload()).begin(), Client(grant.preload()).begin()
     assert first("linear 300000000") == (0, 0)
     assert second("linear 300000000") == (OUT_OF_MEMORY, 0)
+    assert second.free_bytes() == LIMIT - 2 * CONTEXT - 288 * MIB
     first.kill()
+    assert second.free_bytes() == LIMIT - CONTEXT
     assert second("linear 600000000") == (0, 0)
     message = second.end()
     assert f"pid {first.process.pid} cap_client 512" in message

@@ -60,6 +60,23 @@ def test_a_member_goes_out_with_its_comma(before: str, after: str) -> None:
     assert json_text.cut(before, PATH) == after
 
 
+POSITIONS = {
+    ('{"a": {"b": 1}}', "a", "b"): "line 1, column 13",
+    ('{\n  "a": {\n    "b": 1}}', "a", "b"): "line 3, column 10",
+    ('\n {"a": 1}', "a"): "line 2, column 8",
+    ('\n{"a":\n1}', "a"): "line 3, column 1",
+    ('{"a": {"x": 1}}', "a", "b"): "line 1, column 7",
+    (' {"x": 1}', "a"): "line 1, column 2",
+}
+
+
+@pytest.mark.parametrize("case", POSITIONS)
+def test_a_place_is_told_as_editors_count(case: tuple[str, ...]) -> None:
+    """From 1; where there is no such member, what would hold it."""
+    text, *path = case
+    assert json_text.position(text, path) == POSITIONS[case]
+
+
 BROKEN = {
     '{\n  "a": 1,\n}': ("line 3, column 1", "property name"),
     '{"a" 1}': ("line 1, column 6", "':' delimiter"),

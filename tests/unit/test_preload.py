@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuportion.shim.preload import MAX_BYTES, OURS, preload_text, preload_variable
+from gpuportion.shim.preload import MAX_BYTES, MAX_TOKEN, OURS, preload_text, preload_variable
 
 OWN = "".join(f"{path}\n" for path in OURS).encode()
 
@@ -34,6 +34,17 @@ def test_a_huge_list_is_cut_at_a_whole_path() -> None:
     """What is cut is dropped, never taken for a shorter path."""
     text = preload_text(b"/abcdefghi " * (MAX_BYTES // 8))
     assert text == OWN + b"/abcdefghi\n"
+
+
+def test_the_largest_list_and_the_longest_path_are_kept_whole() -> None:
+    """Exactly as much as fits is not cut."""
+    line = b"/" + b"a" * (MAX_TOKEN - 1) + b" "
+    image = line * (MAX_BYTES // len(line)) + b"/last"
+    image += b"x" * (MAX_BYTES - len(image))
+    kept = preload_text(image)
+    assert kept == OWN + line[:-1] + b"\n" + image[len(line) * (MAX_BYTES // len(line)) :] + b"\n"
+    assert preload_text(image + b"y") == OWN + line[:-1] + b"\n"
+    assert preload_text(b"/a" + line) == OWN
 
 
 @given(st.binary(max_size=300))

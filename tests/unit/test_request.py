@@ -34,6 +34,8 @@ UNDERSTOOD: list[tuple[list[str], Request]] = [
     (["GPU_MIG=2g.10gb", "GPU_MEMORY_LIMIT=4G"], Request(mig="2g.10gb", memory=(G4,))),
     (["GPU_COUNT=2"], Request(count=2)),
     (["GPU_SELECT=0,GPU-1234,*A100*"], Request(select=("0", "GPU-1234", "*A100*"))),
+    (["GPU_SELECT=" + "x" * 128], Request(select=("x" * 128,))),
+    (["GPU_SELECT=" + ",".join("0" * 64)], Request(select=("0",) * 64)),
     (["GPU_ROLE=mig", "GPU_MEMORY_LIMIT=4G"], Request(role=Role.MIG, memory=(G4,))),
     (["GPU_MIG_GROW=allow", "GPU_MEMORY_LIMIT=4G"], Request(mig_grow=True, memory=(G4,))),
     (["NVIDIA_GPU_MEMORY_LIMIT=4096"], Request(memory=(4096 * sizes.MIB,))),
@@ -56,7 +58,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["GPU_MEMORY_LIMIT=0G"], "GP102 GPU_MEMORY_LIMIT=0G is less than 1 MiB"),
     (
         ["GPU_MEMORY_LIMIT=4G,8G", "GPU_COUNT=3"],
-        "GP106 GPU_MEMORY_LIMIT=4G,8G and GPU_COUNT=3 contradict each ",
+        "GP106 GPU_MEMORY_LIMIT=4G,8G and GPU_COUNT=3 contradict each other: 2 amounts for 3 GPUs",
     ),
     (
         ["GPU_MEMORY_LIMIT=4G,8G", "GPU_COUNT=1"],
@@ -95,7 +97,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["GPU_MIG=1g.5gb,1g.5gb"], "GP107 GPU_MIG=1g.5gb,1g.5gb names several profiles"),
     (["GPU_MIG=2g 10gb"], "GP107 GPU_MIG=2g 10gb is not the name of a MIG profile"),
     (["GPU_SELECT=0,,1"], "GP107 GPU_SELECT=0,,1 is not a choice of GPUs"),
-    (["GPU_SELECT=" + "x" * 200], "GP107 GPU_SELECT=xxxxx"),
+    (["GPU_SELECT=" + "x" * 129], "GP107 GPU_SELECT=xxxxx"),
+    (["GPU_SELECT=" + ",".join("0" * 65)], "GP107 GPU_SELECT=0,0,0"),
     (
         ["GPU_ROLE=whole", "GPU_COUNT=1"],
         "GP107 GPU_ROLE=whole is not a way of serving. Write fraction or mig.",
@@ -236,8 +239,12 @@ def test_a_number_or_a_choice_alone_is_whole_gpus() -> None:
 def test_keys_of_exec_are_those_of_the_environment() -> None:
     """An unknown key is refused rather than left out, and so is asking for nothing."""
     assert from_keys({"GPU_MEMORY_LIMIT": "4G"}) == Request(memory=(G4,))
-    for keys, code in (({"LD_PRELOAD": "x"}, "GP108"), ({}, "GP304"), ({"GPU_MEMORY_LIMIT": ""}, "GP102")):
-        with pytest.raises(GpuportionError) as refusal:
+    for keys, code, part in (
+        ({"LD_PRELOAD": "x"}, "GP108", "LD_PRELOAD is not known"),
+        ({}, "GP304", "it asks for nothing. Give --gpu-memory 4G, for example."),
+        ({"GPU_MEMORY_LIMIT": ""}, "GP102", "GPU_MEMORY_LIMIT= is empty"),
+    ):
+        with pytest.raises(GpuportionError, match=re.escape(part)) as refusal:
             from_keys(keys)
         assert refusal.value.code == code
 
