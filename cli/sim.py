@@ -12,9 +12,11 @@ from gpuportion import simgpu, sizes
 from gpuportion.cli import table
 from gpuportion.cli.command import Plain, add_json, print_json
 from gpuportion.errors import GpuportionError
+from gpuportion.simgpu import mig
+from gpuportion.simgpu.behaviour import DRIVER_VERSION
 from gpuportion.simgpu.simulation import CDI_DIR, DIRECTORY
 
-COLUMNS: Final = ("GPU", "BOARD", "MODEL", "TOTAL", "RESERVED", "USED", "PROCESSES")
+COLUMNS: Final = ("GPU", "BOARD", "MODEL", "TOTAL", "RESERVED", "USED", "PROCESSES", "MIG")
 NUMBERS: Final = ("TOTAL", "RESERVED", "USED", "PROCESSES")
 
 
@@ -33,9 +35,10 @@ class Sim(Plain):
         }
         for action in added.values():
             action.add_argument("--directory", metavar="DIR", default=DIRECTORY, help=f"default: {DIRECTORY}")
-        for name in ("start", "stop"):
+        for name in ("start", "stop", "refresh"):
             added[name].add_argument("--cdi-dir", metavar="DIR", default=CDI_DIR, help=f"default: {CDI_DIR}")
         _add_start(added["start"])
+        added["reset"].add_argument("--gpu", metavar="INDEX", type=int, required=True, help="which one")
         add_json(added["status"])
 
     def run(self, args: argparse.Namespace) -> int:
@@ -51,11 +54,16 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="draw from SEED what memory costs beyond what is asked for",
     )
+    parser.add_argument("--mig", action="store_true", help="switch MIG on, on all boards that have it")
+    parser.add_argument("--driver", metavar="VERSION", default=DRIVER_VERSION, help="default: %(default)s")
 
 
 def start(args: argparse.Namespace) -> None:
     """On stdout what a shell has to be told, so that it can be evaluated."""
-    sim = simgpu.start(args.gpus, args.directory, cdi_dir=args.cdi_dir, seed=args.random_costs)
+    told = simgpu.Behaviour(mig=args.mig, driver=args.driver)
+    sim = simgpu.start(
+        args.gpus, args.directory, cdi_dir=args.cdi_dir, seed=args.random_costs, behaviour=told
+    )
     for note in sim.notes:
         print(f"gpuportion: {note}", file=sys.stderr)
     for name, value in sim.env().items():
@@ -66,11 +74,32 @@ def stop(args: argparse.Namespace) -> None:
     simgpu.stop(args.directory, args.cdi_dir)
 
 
-def status(args: argparse.Namespace) -> None:
-    found = simgpu.status(args.directory)
+def reset(args: argparse.Namespace) -> None:
+    found = _there(args.directory)
+    if not 0 <= args.gpu < len(found.sim.devices):
+        why = f"is none of the simulated GPUs: 0 to {len(found.sim.devices) - 1}."
+        raise GpuportionError("GP107", key="--gpu", value=args.gpu, why=why, exit_status=2)
+    mig.reset(found.sim.state, args.gpu)
+
+
+def reboot(args: argparse.Namespace) -> None:
+    mig.reboot(_there(args.directory).sim.state)
+
+
+def refresh(args: argparse.Namespace) -> None:
+    simgpu.refresh(_there(args.directory).sim, args.cdi_dir)
+
+
+def _there(directory: str) -> simgpu.Status:
+    found = simgpu.status(directory)
     if found is None:
         why = "start it: gpuportion sim start --gpus a100-80gb:2"
-        raise GpuportionError("GP305", what=f"a simulation in {args.directory}", why=why)
+        raise GpuportionError("GP305", what=f"a simulation in {directory}", why=why)
+    return found
+
+
+def status(args: argparse.Namespace) -> None:
+    found = _there(args.directory)
     rows = gpus(found)
     if args.json:
         print_json({"directory": found.sim.directory, "gpus": rows})
@@ -85,11 +114,20 @@ def gpus(found: simgpu.Status) -> list[dict[str, Any]]:
         holders = [holder for holder in found.holders if holder.device == device.index]
         processes = [{"pid": holder.pid, "used": holder.bytes} for holder in holders]
         used = sum(holder.bytes for holder in holders)
+        parts = [part for part in mig.devices(found.sim.state) if part.device == device.index]
+        current, pending = mig.modes(found.sim.state, device.index)
         shown = {
             name: getattr(device, name) for name in ("index", "uuid", "board", "name", "total", "reserved")
         }
-        rows.append({**shown, "used": used, "processes": processes})
+        divided = {"mig": current, "mig_pending": pending, "mig_devices": [_part(part) for part in parts]}
+        rows.append({**shown, "used": used, "processes": processes, **divided})
     return rows
+
+
+def _part(part: mig.MigDevice) -> dict[str, Any]:
+    gi_minor, ci_minor = part.minors
+    shown = {name: getattr(part, name) for name in ("index", "uuid", "profile", "start", "gi", "ci")}
+    return {**shown, "gi_minor": gi_minor, "ci_minor": ci_minor}
 
 
 def _line(row: dict[str, Any]) -> dict[str, str]:
@@ -101,12 +139,26 @@ def _line(row: dict[str, Any]) -> dict[str, str]:
         "BOARD": row["board"],
         "MODEL": row["name"],
         "PROCESSES": processes,
+        "MIG": _mig(row),
     }
+
+
+def _mig(row: dict[str, Any]) -> str:
+    """`off`, `on`, what a reset would make of it, and the MIG devices' profiles."""
+    now, then = ("on" if row[key] else "off" for key in ("mig", "mig_pending"))
+    mode = now if now == then else f"{now}, {then} after a reset"
+    return " ".join([mode, *(part["profile"] for part in row["mig_devices"])])
 
 
 ACTIONS: Final[dict[str, tuple[str, Callable[[argparse.Namespace], None]]]] = {
     "start": ("make simulated GPUs", start),
     "stop": ("remove them", stop),
+    "reset": ("reset a GPU: its MIG mode is what was set, and it has no instances", reset),
+    "reboot": (
+        "do to all GPUs what a reboot does: no instances, and MIG mode kept before Hopper only",
+        reboot,
+    ),
+    "refresh": ("write device nodes and CDI specification anew, for the MIG devices that there are", refresh),
     "status": ("show them and what is in use", status),
 }
 

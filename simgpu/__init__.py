@@ -5,6 +5,6 @@ when the last holder of the process's driver descriptor has gone.
 """
 
 from gpuportion.simgpu.behaviour import Behaviour
-from gpuportion.simgpu.simulation import Device, Sim, Status, ensure, start, status, stop
+from gpuportion.simgpu.simulation import Device, Sim, Status, ensure, refresh, start, status, stop
 
-__all__ = ["Behaviour", "Device", "Sim", "Status", "ensure", "start", "status", "stop"]
+__all__ = ["Behaviour", "Device", "Sim", "Status", "ensure", "refresh", "start", "status", "stop"]

@@ -134,22 +134,18 @@ def stop(directory: str = DIRECTORY, cdi_dir: str | None = CDI_DIR) -> None:
 
 
 def status(directory: str = DIRECTORY) -> Status | None:
-    """The simulation in a folder and who holds what of it; None if there is none."""
+    """The simulation in a folder and who holds what of it; None if there is none, or one of another version."""
     path = f"{os.path.abspath(directory)}/state"
-    if not os.path.exists(path):
+    if not state.is_current(path):
         return None
     return Status(Sim(os.path.abspath(directory), _devices(path)), tuple(state.holders(path)))
 
 
-def refresh(directory: str = DIRECTORY, cdi_dir: str | None = CDI_DIR) -> Sim | None:
+def refresh(sim: Sim, cdi_dir: str | None = CDI_DIR) -> None:
     """Device nodes and CDI spec for the MIG devices that there are now: nothing else follows them."""
-    found = status(directory)
-    if found is None:
-        return None
-    mig.make_nodes(found.sim.directory)
+    mig.make_nodes(sim.directory)
     if cdi_dir is not None:
-        _write_cdi(found.sim, cdi_dir)
-    return found.sim
+        _write_cdi(sim, cdi_dir)
 
 
 def ensure(

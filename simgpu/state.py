@@ -1,6 +1,6 @@
 """The state file of the simulated devices: made and read here, used by the simulated libraries.
 
-    0        text: "gpuportion-sim 1", then "key value" lines
+    0        text: "gpuportion-sim 2", then "key value" lines
     64 KiB   what processes hold; state/state.h says how it changes
 
 The offsets below are those of `struct sim_shared` there, which a test holds. Nothing here knows CUDA or NVML.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-VERSION: Final = "gpuportion-sim 1\n"
+VERSION: Final = "gpuportion-sim 2\n"
 TEXT: Final = 65536
 UNIT: Final = 65536
 DEVICES: Final = 16
@@ -72,6 +72,15 @@ def make(path: str, settings: Mapping[str, object]) -> None:
     finally:
         os.close(fd)
     os.rename(new, path)
+
+
+def is_current(path: str) -> bool:
+    """Whether a state file is there that is one of this version."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(VERSION)) == VERSION.encode()
+    except FileNotFoundError:
+        return False
 
 
 def settings(path: str) -> dict[str, str]:

@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIM_VERSION "gpuportion-sim 1\n"
+#define SIM_VERSION "gpuportion-sim 2\n"
 #define SIM_CUDA 13050 // what the libraries are made to be, not a setting
 #define SIM_TEXT 65536
 #define SIM_DEVICES 16
