@@ -24,9 +24,9 @@ PCIE: Final = {  # NVML's nvmlGpuTopologyLevel_t -> rank
     50: 10,  # system: across sockets
 }
 
-STEPS: Final = 20_000
-"""Choices that are looked at before the best one so far is taken. Enough for every set of 8 GPUs out of 12; with
-16 GPUs of unlike links the last bit may be missed, and a request still takes some milliseconds."""
+STEPS: Final = 5_000
+"""Sets, whole or begun, that are looked at before the best one so far is taken: more than 12 GPUs have. With 16 GPUs
+of unlike links the best may be missed; the answer never takes long (tens of milliseconds), for others wait."""
 
 UNBOUND: Final = 1 << 30
 """The worst pair of a set that has none."""

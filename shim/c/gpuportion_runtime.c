@@ -30,6 +30,7 @@ enum { WAIT_S = 40 }; // making a MIG instance takes time; so does a daemon that
 
 struct node {
     struct bytes run_dir, socket;
+    const char *runtime; // what this process becomes
     int wait_ms;
 };
 
@@ -69,6 +70,7 @@ static struct wire_request create_request(struct node *node, const struct comman
     begin_head(&request.head, "create", command);
     json_put_text(&request.head, "verb", command->verb_name);
     json_put_text(&request.head, "bundle", bytes_c(&absolute));
+    json_put_text(&request.head, "runtime", node->runtime);
     json_put_number(&request.head, "preload_bytes", (long long)preload->n);
     bytes_text(&request.head, "}");
     request.body[0] = (struct iovec){bundle->text.at, bundle->text.n};
@@ -149,8 +151,8 @@ static void say_version(void) {
     (void)ignored;
 }
 
-static bool before_runtime(const struct command *command, struct bytes *problem) {
-    struct node node = {0};
+static bool before_runtime(const struct command *command, const char *runtime, struct bytes *problem) {
+    struct node node = {.runtime = runtime};
     find_node(&node);
     if (command->version)
         say_version();
@@ -168,7 +170,7 @@ int main(int argc, char **argv) {
     bool found = low_level_find(getenv("GPUPORTION_RUNTIME"), LOW_LEVEL_CONFIG, &path, &problem);
     enum dialect dialect = low_level_dialect(bytes_c(&path));
     struct command command = argv_parse(argc, argv, dialect);
-    if (found && before_runtime(&command, &problem)) {
+    if (found && before_runtime(&command, bytes_c(&path), &problem)) {
         argv[0] = path.at;
         execve(path.at, argv, environ);
         sentence_why(&problem, "GP310", WHY(path.at, " could not be started"));
