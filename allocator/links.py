@@ -24,8 +24,8 @@ PCIE: Final = {  # NVML's nvmlGpuTopologyLevel_t -> rank
     50: 10,  # system: across sockets
 }
 
-STEPS: Final = 5_000
-"""Sets, whole or begun, that are looked at before the best one so far is taken: more than 12 GPUs have. With 16 GPUs
+STEPS: Final = 2_500
+"""Sets, whole or begun, that are looked at before the best one so far is taken: more than 11 GPUs have. With 16 GPUs
 of unlike links the best may be missed; the answer never takes long (tens of milliseconds), for others wait."""
 
 UNBOUND: Final = 1 << 30
