@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support import later_engines
 from tests.support.node import Node
 
 from gpuportion.cli import children, rootfs
+
+later_engines.prefer(os.environ)
 
 
 @pytest.fixture(scope="session")

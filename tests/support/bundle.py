@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support import native
+from tests.support import later_engines, native
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KERNEL_MOUNTS: Final = (
@@ -35,7 +35,7 @@ def hides_hybrid(runtime: str) -> tuple[str, ...]:
 
 def low_level(name: str) -> str | None:
     """Absolute path of runc or crun, None where it is not installed."""
-    return shutil.which(name, path=SYSTEM_PATH)
+    return shutil.which(name, path=f"{later_engines.folder() or ''}:{SYSTEM_PATH}")
 
 
 def spec(*args: str, env: Sequence[str] = (), terminal: bool = False) -> dict[str, Any]:
