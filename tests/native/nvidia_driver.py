@@ -14,7 +14,11 @@ from tests.native.debian import UnavailableError, cache_folder, one, unpacked
 
 PACKAGES = ("libcuda1", "libnvidia-ml1", "nvidia-smi", "libnvidia-ptxjitcompiler1")
 SUITES = {535: "bookworm", 550: "trixie"}
-RUNTIMES = {11: "nvidia-cuda-runtime-cu11==11.8.89", 12: "nvidia-cuda-runtime-cu12==12.4.127"}
+RUNTIMES = {
+    11: "nvidia-cuda-runtime-cu11==11.8.89",
+    12: "nvidia-cuda-runtime-cu12==12.4.127",
+    13: "nvidia-cuda-runtime==13.0.96",
+}
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,19 @@ def build_folder() -> Path:
 def built(target: str, folder: str) -> str:
     """Absolute path of the program of the CMake `target` in the top-level `folder`, up to date."""
     where = build_folder()
+    build(ROOT, where, target)
+    return str(where / folder / target)
+
+
+def build(source: Path, where: Path, target: str = "all", *settings: str) -> None:
+    """Bring a target of the CMake project in `source` up to date in the folder `where`."""
     where.mkdir(parents=True, exist_ok=True)
     with open(where / ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (where / "CMakeCache.txt").exists():
-            _cmake(
-                ["-S", str(ROOT), "-B", str(where), *_generator(), f"-DPython_EXECUTABLE={sys.executable}"]
-            )
+            python = f"-DPython_EXECUTABLE={sys.executable}"
+            _cmake(["-S", str(source), "-B", str(where), *_generator(), python, *settings])
         _cmake(["--build", str(where), "--target", target])
-    return str(where / folder / target)
 
 
 def _generator() -> list[str]:
