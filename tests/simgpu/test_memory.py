@@ -232,3 +232,25 @@ def test_a_module_costs_memory_until_it_is_unloaded(sim: Sim) -> None:
         cuda.do("cuLibraryUnload", library)
         assert state.used(sim.state) == CONTEXT
         assert cuda.call("cuModuleLoadData", OUT, "no image")[0] == 200
+
+
+def test_a_kernel_brings_its_module_into_the_context_that_runs_it(sim: Sim) -> None:
+    """A kernel of a library can be launched as it is, without a function in any context."""
+    with driver(sim) as cuda:
+        cuda.open()
+        library = cuda.do("cuLibraryLoadData", OUT, ".version 8.0\n.entry add()", 0, 0, 0, 0, 0, 0)
+        kernel = cuda.do("cuLibraryGetKernel", OUT, library, "add")
+        for _ in range(2):
+            cuda.do("cuLaunchKernel", kernel, 1, 1, 1, 32, 1, 1, 0, 0, 0, 0)
+            assert state.used(sim.state) == CONTEXT + DEFAULTS["module"]
+        cuda.do("cuLibraryUnload", library)
+        assert state.used(sim.state) == CONTEXT
+
+
+def test_a_fat_binary_is_no_text(sim: Sim) -> None:
+    """Its first byte is a letter, as a text's is; so is its wrapper's taken, which names where it lies."""
+    with driver(sim) as cuda:
+        cuda.open()
+        cuda.do("cuModuleLoadData", OUT, {"hex": "50ed55ba" + "00" * 60})
+        cuda.do("cuModuleLoadData", OUT, {"hex": "b1436246" + "00" * 20})
+        assert cuda.call("cuModuleLoadData", OUT, {"hex": "50ed55bb" + "00" * 60})[0] == 200
