@@ -65,11 +65,15 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format $(PYTHON_DIRS)
 	$(VENV)/bin/clang-format -i $(C_SOURCES)
 
-bench: bench-launch bench-interpose bench-allocator
+bench: bench-launch bench-interpose bench-allocator bench-mig
 
 bench-launch bench-interpose bench-allocator: bench-%: build $(VENV)/.clients
 	@tools/prepare containers
 	@$(PY) bench/$*.py
+
+# Arithmetic alone: no container, no daemon.
+bench-mig: build $(VENV)/.clients
+	@$(PY) bench/mig.py
 
 wheel: $(VENV)/.made
 	PATH=$(abspath $(VENV)/bin):$$PATH $(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
