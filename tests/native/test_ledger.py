@@ -112,6 +112,33 @@ def test_a_forked_child_accounts_for_itself(start: Start, made: Pages) -> None:
     assert one.tell("own") == str(10 * MIB)
 
 
+KERNEL_BEFORE_4_14: Final = """
+#include <errno.h>
+#include <stddef.h>
+int __wrap_madvise(void *at, size_t bytes, int advice);
+int __wrap_madvise(void *at, size_t bytes, int advice) {
+    errno = EINVAL;
+    (void)at, (void)bytes, (void)advice;
+    return -1;
+}
+"""
+
+
+def test_a_fork_is_noticed_where_the_kernel_does_not_wipe(tmp_path: Path, made: Pages) -> None:
+    """By the pid, before 4.14 or where a sandbox forbids madvise: the child has a cell of its own there, too."""
+    (tmp_path / "old.c").write_text(KERNEL_BEFORE_4_14)
+    sources = [Path(__file__).with_name("ledger_driver.c"), tmp_path / "old.c"]
+    one = Driver(compile_program(tmp_path / "driver", sources, "-Wl,--wrap=madvise"), made)
+    try:
+        assert one.tell("reserve", 10 * MIB) == "granted"
+        assert one.tell("fork-reserve", 20 * MIB) == "granted"
+        processes = pages.read_ledger(made.ledger).gpus[0].processes
+        one.children = [process.pid for process in processes if process.pid != one.process.pid]
+        assert sorted(process.used for process in processes) == [10 * MIB, 20 * MIB]
+    finally:
+        one.end()
+
+
 def test_a_child_finds_the_ledger_where_its_path_leads_elsewhere(start: Start, made: Pages) -> None:
     """After a chroot or a move the descriptor serves; a file that merely has the name is not taken."""
     one = start()
