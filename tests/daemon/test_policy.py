@@ -27,6 +27,10 @@ class Ruled(Daemon):
         self.config.write_text(rules)
         super().__init__(tmp_path, sim=sim, options=["--config", str(self.config)])
 
+    def __enter__(self) -> Ruled:
+        self.start()
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

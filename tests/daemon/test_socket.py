@@ -29,9 +29,9 @@ daemon = Daemon(Path(sys.argv[1]))
 os.setgroups([])
 os.setgid(grp.getgrnam("nogroup").gr_gid)
 os.setuid(int(sys.argv[3]))
-for op in ("ping", "ps", "node", "create", "confirm", "deleted"):
+for op in ("ping", "ps", "node", "config", "why", "create", "confirm", "deleted", "update"):
     try:
-        head = daemon.ask(op).head
+        head = daemon.ask(op, container="nobody").head
         print(op, "done", "token" in json.dumps(head))
     except RefusedError as refused:
         print(op, refused.code)
@@ -65,9 +65,12 @@ def test_only_root_may_do_what_the_launcher_and_the_hook_do(open_daemon: Daemon)
         "ping done False",
         "ps done False",
         "node done False",
+        "config done False",
+        "why GP305",
         "create GP303",
         "confirm GP303",
         "deleted GP303",
+        "update GP303",
     ]
 
 
