@@ -87,7 +87,6 @@ def _breakages(tree: Tree, options: argparse.Namespace) -> tuple[dict[str, Any],
         print(f"{result.outcome.value:9} {result.seconds:5.1f} s  {result.name}", flush=True)
         if result.outcome is not Outcome.KILLED:
             print(result.detail, flush=True)
-    tree.build()
     counts = {outcome.value: sum(one.outcome is outcome for one in results) for outcome in Outcome}
     figures = {"mutants": len(results), **counts, "seconds": round(time.monotonic() - began)}
     return figures, counts["killed"] == len(results)

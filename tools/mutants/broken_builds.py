@@ -7,6 +7,7 @@ running ends with them. A breakage that does not build, or whose tests fail with
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,11 @@ from tools.mutants.private_tree import CopyError, Tree
 
 PATIENCE: Final = 120.0
 """Seconds for the tests of one breakage: a product that hangs is caught, too."""
+
+UNBUILT: Final = re.compile(r"\.[chS]:\d+:\d+: error: |ld returned 1 exit status")
+"""What a compiler says, where a test built something: such a breakage shows nothing."""
+
+TAIL: Final = 3000
 
 APART: Final = (
     *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
@@ -59,16 +65,18 @@ def try_one(tree: Tree, one: Breakage) -> Result:
 def unbroken(tree: Tree, all_of_them: Sequence[Breakage]) -> str:
     """What fails of their tests without any breakage; an empty string: nothing."""
     status, output = _pytest(tree, sorted({test for one in all_of_them for test in one.red}), patience=900)
-    return "" if status == 0 else f"pytest ended with {status}\n{output}"
+    return "" if status == 0 else f"pytest ended with {status}\n{output[-TAIL:]}"
 
 
 def _run_red(tree: Tree, one: Breakage) -> tuple[Outcome, str]:
     status, output = _pytest(tree, [*one.red, "-x"], PATIENCE)
     if status is None:
         return Outcome.KILLED, "did not end"
+    if UNBUILT.search(output):
+        return Outcome.ERROR, output[-TAIL:]
     if status == 1:
         return Outcome.KILLED, ""
-    return (Outcome.SURVIVED if status == 0 else Outcome.ERROR), output
+    return (Outcome.SURVIVED if status == 0 else Outcome.ERROR), output[-TAIL:]
 
 
 @contextmanager
@@ -77,14 +85,22 @@ def _broken(tree: Tree, one: Breakage) -> Iterator[None]:
     whole = file.read_text()
     file.write_text(one.applied(whole))
     try:
-        tree.build()  # also what the breakage before this one left behind
+        if _is_installed(one):
+            tree.build()
         yield
     finally:
         file.write_text(whole)
+        if _is_installed(one):
+            tree.build()
+
+
+def _is_installed(one: Breakage) -> bool:
+    """Does a test meet it in what `gpuportion` has beside it? Those in tests/native build what they need."""
+    return not one.file.endswith(".py") and not all(test.startswith("tests/native/") for test in one.red)
 
 
 def _pytest(tree: Tree, arguments: Sequence[str], patience: float) -> tuple[int | None, str]:
-    """Exit status (None: it took too long) and the end of the output."""
+    """Exit status (None: it took too long) and output."""
     folder = tempfile.mkdtemp(prefix="gpuportion-mutants-")
     command = [str(tree.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder}/t"]
     apart = APART if os.geteuid() == 0 and shutil.which("unshare") else ()
@@ -100,7 +116,7 @@ def _pytest(tree: Tree, arguments: Sequence[str], patience: float) -> tuple[int 
     )
     try:
         output, _ = process.communicate(timeout=patience)
-        return process.returncode, output[-3000:]
+        return process.returncode, output
     except subprocess.TimeoutExpired:
         return None, ""
     finally:
