@@ -7,7 +7,7 @@ PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench tools
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
 BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
-.PHONY: build demo test test-long mutants lint format bench bench-launch bench-interpose bench-allocator wheel clean
+.PHONY: build demo test test-long mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig wheel clean
 .DELETE_ON_ERROR:
 
 build: build/.installed

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from gpuportion.allocator.devices import matches
 from gpuportion.allocator.mig.asks import Ask, ask_of, called, fitting
+from gpuportion.allocator.mig.geometry import Geometry
 from gpuportion.allocator.mig.instances import MigGpu
 from gpuportion.allocator.mig.profiles import Profile
 from gpuportion.errors import GpuportionError
@@ -65,7 +66,8 @@ def _never(gpus: Sequence[MigGpu], want: Request, ask: Ask) -> GpuportionError:
     if not named:
         return GpuportionError("GP103", profile=want.mig, models=models, known=" ".join(_names(profiles)))
     most = max(named, key=lambda each: (each.memory, each.compute))
-    key, has = _conflict(most, want, ask)
+    board = next(gpu.board for gpu in gpus if most in gpu.board.profiles)
+    key, has = _conflict(board, most, want, ask)
     return GpuportionError("GP104", profile=want.mig, key=key, has=has)
 
 
@@ -73,13 +75,13 @@ def _names(profiles: Iterable[Profile]) -> list[str]:
     return list(dict.fromkeys(profile.name for profile in profiles))
 
 
-def _conflict(named: Profile, want: Request, ask: Ask) -> tuple[str, str]:
+def _conflict(board: Geometry, named: Profile, want: Request, ask: Ask) -> tuple[str, str]:
     """The key that the profile cannot satisfy, as it may be written, and what the profile has instead."""
     if named.memory < ask.memory:
         return f"GPU_MEMORY_LIMIT={written(want.memory[0])}", f"{named.memory} MiB"
-    if ask.compute and want.fraction is None:
-        return f"GPU_COMPUTE={ask.compute}", f"{named.compute} compute slices"
-    return f"GPU_FRACTION={float(ask.fraction or 0):g}", f"{named.size} memory slices"
+    if named.compute * 100 < ask.compute * board.compute:
+        return f"GPU_COMPUTE={ask.compute}", f"{named.compute} of {board.compute} compute slices"
+    return f"GPU_FRACTION={float(ask.fraction or 0):g}", f"{named.size} of {board.slices} memory slices"
 
 
 def _asked(want: Request) -> str:

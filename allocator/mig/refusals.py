@@ -35,9 +35,11 @@ class Refusal:
 
     @property
     def smaller(self) -> Profile | None:
-        """The largest ordinary profile that has room now."""
+        """The largest ordinary profile that has room now and is smaller than all that would do."""
+        least = min((each.memory, each.compute) for each in self.smallest)
+        fitting = (profile for one in self.node for profile in _with_room(one) if not profile.variant)
         return max(
-            (profile for one in self.node for profile in _with_room(one) if not profile.variant),
+            (profile for profile in fitting if (profile.memory, profile.compute) < least),
             key=lambda profile: (profile.memory, profile.compute),
             default=None,
         )
@@ -81,7 +83,7 @@ class Refusal:
             [f"GPU_MIG_GROW=allow (it takes the larger {self.fits.name})"] if self.fits is not None else []
         )
         smaller = self.smaller
-        if smaller is not None and smaller not in self.smallest:
+        if smaller is not None:
             by_memory = bool(self.want.memory) and self.want.compute is None and self.want.mig is None
             hints.append(
                 f"GPU_MEMORY_LIMIT={smaller.memory}Mi" if by_memory else f"GPU_MIG={smaller.name} alone"
