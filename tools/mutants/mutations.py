@@ -68,7 +68,7 @@ def run(
     `tenths` of the mutants are tried, chosen by `seed`; `only`: those whose names match one of these patterns.
     """
     began = time.monotonic()
-    _configure(tree)
+    _configure(tree, _meant(only))
     shutil.rmtree(tree.at / "mutants", ignore_errors=True)
     patterns = list(only) or _share(tenths, seed)
     command = [str(tree.python), "-m", "mutmut", "run", "--max-children", str(os.cpu_count() or 2), *patterns]
@@ -96,8 +96,15 @@ def _share(tenths: int, seed: int) -> list[str]:
     return [f"*__mutmut_*{digit}" for digit in sorted(random.Random(seed).sample(range(10), tenths))]
 
 
-def _configure(tree: Tree) -> None:
-    chosen = modules()
+def _meant(only: Sequence[str]) -> dict[str, list[str]]:
+    """The modules that patterns of names can mean; all of them where that cannot be told."""
+    known = modules()
+    dotted = {path: "gpuportion." + path.removesuffix(".py").replace("/", ".") + "." for path in known}
+    meant = {path for path in known for pattern in only if pattern.startswith(dotted[path])}
+    return {path: known[path] for path in known if path in meant or not meant}
+
+
+def _configure(tree: Tree, chosen: dict[str, list[str]]) -> None:
     tests = sorted({f"tests/unit/{test}" for tests in chosen.values() for test in tests})
     config = CONFIG.format(
         modules=json.dumps([f"src/gpuportion/{module}" for module in chosen]),
