@@ -13,6 +13,7 @@ from types import TracebackType
 
 import pytest
 from tests.support.daemon import GB, MIB, Daemon, Sleeper, unmount_below
+from tests.support.launcher import Launcher, config
 
 from gpuportion.errors import RefusedError
 
@@ -178,3 +179,27 @@ def test_only_allowed_runtimes_start_a_container(tmp_path: Path) -> None:
     """By name or path; a launcher that doesn't tell is not believed."""
     with Ruled(tmp_path, "runtimes: [runc, /opt/bin/crun]\n") as daemon:
         assert "its low-level runtime is not known" in daemon.refusal("GPU_MEMORY_LIMIT=1G")
+
+
+def test_the_launcher_asks_for_those_who_ask_for_nothing(tmp_path: Path) -> None:
+    """Launcher and daemon together: nothing is touched without a default, and a portion comes with one."""
+    with Ruled(tmp_path, "runtimes: [runc]\n") as daemon:
+        launcher = Launcher(tmp_path, "gpuportion-runtime")
+        before = launcher.write(config())
+        assert launcher.create().returncode == 0
+        assert launcher.config.read_bytes() == before
+        daemon.reload("default: {memory-limit: 2G}\nruntimes: [runc]\n", READ_AGAIN)
+        done = launcher.create()
+        assert done.returncode == 0, done.stderr
+        assert b"/.gpuportion/policy" in launcher.config.read_bytes()
+        assert "c1: 1907 MiB of GPU 0" in daemon.log.read_text()
+
+
+def test_the_launcher_is_told_that_its_runtime_is_not_allowed(tmp_path: Path) -> None:
+    """The low-level runtime isn't started then."""
+    with Ruled(tmp_path, "runtimes: [crun]\n"):
+        launcher = Launcher(tmp_path, "gpuportion-runtime")
+        launcher.write(config("GPU_MEMORY_LIMIT=1G"))
+        done = launcher.create()
+        assert done.returncode == 1 and launcher.recorded() is None
+        assert f"its low-level runtime is {launcher.runtime}; allowed are crun" in done.stderr.decode()
