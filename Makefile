@@ -7,7 +7,7 @@ PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench tools
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
 BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
-.PHONY: build demo test test-long mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig wheel clean
+.PHONY: build demo test test-long torch-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig wheel clean
 .DELETE_ON_ERROR:
 
 build: build/.installed
@@ -48,6 +48,10 @@ test: build $(VENV)/.clients $(VENV)/.dev
 test-long: build $(VENV)/.clients $(VENV)/.dev
 	@tools/prepare containers test
 	GPUPORTION_TEST_LONG=1 $(PY) -m pytest --timeout 3600 $(PYTEST_ARGS)
+
+# PyTorch's three allocators on the simulated driver, under a grant: on demand, for it downloads 2.2 GB the first time.
+torch-check: build
+	@$(PY) -m tests.torch.check
 
 # Breaks copies of the project on purpose, and wants to see tests fail (CONTRIBUTING.md).
 mutants: build $(VENV)/.dev $(VENV)/.mutants
