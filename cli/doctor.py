@@ -1,38 +1,26 @@
 """`gpuportion doctor`: what this node needs to hold containers to a portion, what is there, what to do next.
 
-It looks and changes nothing. One check a function; the table CHECKS has them, with what to do if one fails.
+It looks and changes nothing. One check a function; the table CHECKS has them, with what to do if one fails. What
+there is to say of the container engines is in `doctor_engines.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from gpuportion import client, paths, sizes
 from gpuportion.cli import built
 from gpuportion.cli.command import Plain, add_json, print_json
+from gpuportion.cli.finding import Finding, ProblemError, line
 from gpuportion.errors import GpuportionError, RefusedError
 
-LOW_LEVEL: Final = ("runc", "crun")
 OLDEST_KERNEL: Final = (5, 10)
 WAIT: Final = 5.0
-
-
-class Finding(NamedTuple):
-    """One line: `next` is what to do, empty where all is well."""
-
-    check: str
-    ok: bool
-    text: str
-    next: str
-
-
-class ProblemError(Exception):
-    """What a check found to be wrong."""
 
 
 class Doctor(Plain):
@@ -43,7 +31,7 @@ class Doctor(Plain):
         add_json(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        findings = [examine(name) for name in CHECKS]
+        findings = [*(examine(name) for name in CHECKS), *engines()]
         if args.json:
             print_json([finding._asdict() for finding in findings])
         else:
@@ -51,11 +39,11 @@ class Doctor(Plain):
         return 0 if all(finding.ok for finding in findings) else 1
 
 
-def line(finding: Finding) -> str:
-    word = "ok" if finding.ok else "problem"
-    text = finding.text.replace("\n", "\n" + " " * 18)
-    first = f"{word:<9}{finding.check:<9}{text}"
-    return f"{first}\n{'':18}next: {finding.next}" if finding.next else first
+def engines() -> list[Finding]:
+    """One finding each; none where the launcher wasn't built, which is a finding already."""
+    from gpuportion.cli import doctor_engines
+
+    return doctor_engines.findings() if examine("build").ok else []
 
 
 def examine(name: str) -> Finding:
@@ -132,26 +120,14 @@ def check_daemon() -> str:
 
 
 def check_runtime() -> str:
-    found = [program for program in (shutil.which(name, path=_path()) for name in LOW_LEVEL) if program]
-    if not found:
-        raise ProblemError("neither runc nor crun is in PATH")
-    return ", ".join(found)
-
-
-def check_docker() -> str:
-    from gpuportion.shim.engines import docker
-
-    if shutil.which("dockerd", path=_path()) is None:
-        return "not on this machine; gpuportion exec needs none"
+    """What the launcher becomes is for it to say; an engine's environment may name another one."""
     check_build()
-    if docker.plan_install(docker.CONFIG, built.path(built.RUNTIME)).diff:
-        raise ProblemError(f"{docker.CONFIG} does not name our runtime")
-    return f"{docker.CONFIG} names our runtime"
-
-
-def _path() -> str:
-    """Daemons lie in sbin, which is not in everybody's PATH."""
-    return f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+    command = [built.path(built.RUNTIME), "--version"]
+    env = {name: value for name, value in os.environ.items() if name != "GPUPORTION_RUNTIME"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=env)
+    if done.returncode != 0:
+        raise ProblemError(done.stderr.strip())
+    return ", ".join(done.stdout.splitlines()[:2])
 
 
 CHECKS: Final[
@@ -167,7 +143,6 @@ CHECKS: Final[
     "cdi": (check_cdi, ""),  # what is wrong with a specification already says the way out
     "daemon": (check_daemon, "systemctl start gpuportiond, or: gpuportion daemon"),
     "runtime": (check_runtime, "install runc; docker brings it along"),
-    "docker": (check_docker, "gpuportion install --engine docker"),
 }
 
 COMMAND: Final = Doctor()

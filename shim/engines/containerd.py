@@ -154,6 +154,18 @@ def imports(config: str, pattern: str) -> Edit:
     return Edit(config, put, take)
 
 
+def default(config: str) -> tuple[str, str]:
+    """Name and program of the runtime that pods have which name none; "": containerd's own. GP307 as `version_of`."""
+    main = installation.read(config)
+    version = version_of(main, config)
+    name, runtimes = "", dict[str, Any]()
+    for path in _files(main, config, config, []):
+        said = section(toml_text.parse(installation.read(path), path), version)
+        name = str(toml_text.inner(said, "containerd").get("default_runtime_name") or name)
+        runtimes |= toml_text.inner(said, "containerd", "runtimes")
+    return name, str(toml_text.inner(runtimes, name, "options").get("BinaryName") or "")
+
+
 def _files(main: str | None, config: str, pattern: str, ours: list[str]) -> dict[str, dict[str, Any]]:
     """Path -> tables of the files that containerd reads, in its order; ours are there, and empty."""
     parsed = toml_text.parse(main, config)

@@ -32,17 +32,30 @@ MIRRORED: Final = (
 
 def drop_in(said: Iterable[toml_text.Table], runtime_path: str, *, set_default: bool) -> str:
     """The drop-in's text. `said`: what the other files say, in CRI-O's order."""
+    default, runtimes = _merged(said)
+    stock = next((runtimes[name] for name in (default, *STOCK) if name in runtimes), {})
+    entry = {"runtime_path": runtime_path, "runtime_type": "oci"}
+    entry |= {key: stock[key] for key in MIRRORED if key in stock}
+    chosen = {"default_runtime": RUNTIME} if set_default else {}
+    return HEAD + toml_text.write({"crio": {"runtime": {**chosen, "runtimes": {RUNTIME: entry}}}})
+
+
+def _merged(said: Iterable[toml_text.Table]) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """The default runtime and every runtime's table, as CRI-O has them in the end."""
     default, runtimes = None, dict[str, dict[str, Any]]()
     for parsed in said:
         runtime = toml_text.inner(parsed, "crio", "runtime")
         default = runtime.get("default_runtime", default)
         for name in toml_text.inner(runtime, "runtimes"):
             runtimes[name] = {**runtimes.get(name, {}), **toml_text.inner(runtime, "runtimes", name)}
-    stock = next((runtimes[name] for name in (default, *STOCK) if name in runtimes), {})
-    entry = {"runtime_path": runtime_path, "runtime_type": "oci"}
-    entry |= {key: stock[key] for key in MIRRORED if key in stock}
-    chosen = {"default_runtime": RUNTIME} if set_default else {}
-    return HEAD + toml_text.write({"crio": {"runtime": {**chosen, "runtimes": {RUNTIME: entry}}}})
+    return default, runtimes
+
+
+def default(config: str) -> tuple[str, str]:
+    """Name and program of the runtime that pods have which name none; "": CRI-O's own."""
+    files = [*_others(config), os.path.abspath(config)]
+    name, runtimes = _merged(toml_text.parse(installation.read(path), path) for path in files)
+    return name or "", str(runtimes.get(name or "", {}).get("runtime_path") or "")
 
 
 def edits(config: str, runtime_path: str, set_default: bool) -> list[Edit]:

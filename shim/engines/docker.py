@@ -68,6 +68,13 @@ def _checked(text: str, source: str) -> dict[str, Any]:
     return parsed
 
 
+def default(config: str) -> tuple[str, str]:
+    """Name and program of the runtime that containers have which name none; "": docker's own."""
+    members = _members(installation.read(config))
+    name = str(members.get(DEFAULT) or STOCK)
+    return name, str(members.get(RUNTIMES, {}).get(name, {}).get("path") or "")
+
+
 def _had(record: Record | None, key: str) -> Any:
     """What the file said under `key` before us; None: nothing, or it isn't known."""
     return None if record is None else _members(record.before).get(key)

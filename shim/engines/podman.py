@@ -54,6 +54,17 @@ def edits(config: str, runtime_path: str, set_default: bool) -> list[Edit]:
     return [installation.of_our_own(config, text)]
 
 
+def default(config: str) -> tuple[str, str]:
+    """Name and first program of the runtime that containers have which name none; "": podman's own."""
+    name, programs = "", dict[str, Any]()
+    for path in [*_before(config), config]:
+        engine = toml_text.inner(toml_text.parse(installation.read(path), path), "engine")
+        name = str(engine.get("runtime") or name)
+        programs |= toml_text.inner(engine, "runtimes")
+    found = programs.get(name)
+    return name, str(found[0]) if isinstance(found, list) and found else ""
+
+
 def _before(config: str) -> list[str]:
     """The files that podman reads before the drop-in `config`."""
     folder = os.path.dirname(os.path.abspath(config))
