@@ -53,6 +53,7 @@ def test_sums_do_not_wrap(start: Start, huge: int) -> None:
     one = start()
     assert one.tell("reserve", MIB) == "granted"
     assert one.tell("reserve", huge) == "refused"
+    assert one.tell("charge", huge) == "refused"
     assert one.tell("own") == str(MIB)
 
 
@@ -301,6 +302,30 @@ def test_what_is_no_ledger_is_not_attached(program: Path, made: Pages, spoil: st
     driver = Driver(program, made)
     driver.end()
     assert driver.greeting == "ledger: Bad message"
+
+
+@pytest.mark.parametrize("word", [0, 8, 12, 16, 20], ids=["magic", "version", "gpus", "cells", "lanes"])
+def test_every_word_of_a_ledgers_header_counts(program: Path, made: Pages, word: int) -> None:
+    """Each says how the rest is read: one that differs is another layout."""
+    with open(made.ledger, "r+b") as file:
+        file.seek(word)
+        byte = file.read(1)
+        file.seek(word)
+        file.write(bytes([byte[0] ^ 1]))
+    driver = Driver(program, made)
+    driver.end()
+    assert driver.greeting == "ledger: Bad message"
+
+
+@pytest.mark.parametrize("version", [0, 99])
+def test_a_policy_of_another_version_is_said_to_be_one(program: Path, made: Pages, version: int) -> None:
+    """It is whole; only we cannot read it."""
+    with open(made.policy, "r+b") as file:
+        file.seek(8)
+        file.write(version.to_bytes(4, "little"))
+    driver = Driver(program, made)
+    driver.end()
+    assert driver.greeting == "policy: Protocol not supported"
 
 
 def test_a_policy_that_is_none_is_not_taken(program: Path, made: Pages) -> None:

@@ -31,6 +31,9 @@ from gpuportion.errors import RefusedError
 CONFIG: Final = Path(__file__).parents[1] / "unit" / "docker-config.json"
 """A config.json as docker writes it, of its usual size."""
 
+PATIENCE: Final = float(os.environ.get("GPUPORTION_TEST_PATIENCE", "60"))
+"""Seconds until a test takes it that something will never be. Where most tests must fail, less is enough."""
+
 GB: Final = 10**9
 MIB: Final = 1 << 20
 
@@ -111,7 +114,7 @@ class Daemon:
     def tail(self) -> str:
         return "\n".join(self.log.read_text().splitlines()[-20:])
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait for what must come to be by itself; the bound is only there to end a broken test."""
         deadline = time.monotonic() + seconds
         while not condition():

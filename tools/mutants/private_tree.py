@@ -93,7 +93,8 @@ class Tree:
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         # CI: hypothesis then tries the same examples every time.
-        return {**kept, "PATH": path, "CI": "1", "GPUPORTION_TEST_BUILD": str(self.at / BUILD)}
+        own = {"CI": "1", "GPUPORTION_TEST_BUILD": str(self.at / BUILD), "GPUPORTION_TEST_PATIENCE": "10"}
+        return {**kept, **own, "PATH": path}
 
     def _tool(self, *command: str) -> None:
         done = subprocess.run(
