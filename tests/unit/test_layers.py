@@ -27,6 +27,21 @@ ONLY_HERE = {  # outside package, or the binding -> the one module that may impo
     "tomli": "shim/engines/toml_text.py",
     "gpuportion._region": "allocator/pages.py",
 }
+PURE = {  # modules of values -> the modules of gpuportion that they may know, besides each other
+    "allocator/mig": {
+        "modules": {
+            "profiles",
+            "geometry",
+            "asks",
+            "fragmentation",
+            "instances",
+            "possible",
+            "planner",
+            "refusals",
+        },
+        "may_import": {"allocator.devices", "errors", "shim.request", "sizes"},
+    },
+}
 STDLIB_ONLY = {"", "shim", "hooks", "simgpu", "cli"}
 
 SOURCES = [  # the real folders: rglob does not follow the symlinks in src/gpuportion
@@ -73,3 +88,18 @@ def test_each_outside_library_has_one_importer(path: Path, folder: str) -> None:
         top = name.partition(".")[0]
         known = top in sys.stdlib_module_names or top == "gpuportion" or top in ONLY_HERE
         assert known or folder not in STDLIB_ONLY, f"{here} imports {name}; this part is stdlib only"
+
+
+@pytest.mark.parametrize("folder", PURE)
+def test_planning_knows_values_alone(folder: str) -> None:
+    """No driver, store, clock or file: what plans can be tried exhaustively."""
+    dotted = folder.replace("/", ".")
+    for module in PURE[folder]["modules"]:
+        own = {name for name in imports(REPO / folder / f"{module}.py") if name.startswith("gpuportion.")}
+        allowed = {f"gpuportion.{dotted}.{each}" for each in PURE[folder]["modules"]}
+        allowed |= {f"gpuportion.{each}" for each in PURE[folder]["may_import"]}
+        strange = {
+            name for name in own if not any(name == each or name.startswith(f"{each}.") for each in allowed)
+        }
+        assert not strange, f"{folder}/{module}.py knows {', '.join(sorted(strange))}"
+        assert not {"time", "os", "socket", "subprocess"} & imports(REPO / folder / f"{module}.py")

@@ -5,6 +5,7 @@ reads the tables of tests/support/mig_boards.py and NVIDIA's rules in words, non
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB
 
 Placed = tuple[Profile, int]
+EXAMPLES = 5000 if os.environ.get("GPUPORTION_TEST_LONG") else 200
 
 
 def allowed(placed: Sequence[Placed]) -> bool:
@@ -157,7 +159,7 @@ WANTS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(nodes(), WANTS)
 def test_a_plan_is_the_best_that_exhaustive_search_finds(node: Node, want: Request) -> None:
     """Refused only where nothing would do; the smallest profile; reuse before making; the fewest evictions."""
@@ -182,7 +184,7 @@ def test_a_plan_is_the_best_that_exhaustive_search_finds(node: Node, want: Reque
     assert Way(found.profile.memory, found.reuse is None, len(found.evict)) == best
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(nodes(), WANTS)
 def test_a_plan_can_be_carried_out(node: Node, want: Request) -> None:
     """Nothing overlaps once the evicted are gone; only idle instances of ours go, or are handed over."""
