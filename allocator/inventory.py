@@ -215,7 +215,7 @@ def _remote_ends(device: Any) -> Iterator[Place]:
         kind = _tried(pynvml.nvmlDeviceGetNvLinkRemoteDeviceType, device, link)
         if kind == pynvml.NVML_NVLINK_DEVICE_TYPE_SWITCH:
             yield SWITCH
-        elif (info := _tried(pynvml.nvmlDeviceGetNvLinkRemotePciInfo_v2, device, link)) is not None:
+        elif (info := _tried(pynvml.nvmlDeviceGetNvLinkRemotePciInfo, device, link)) is not None:
             yield _pci(info)
 
 
