@@ -7,7 +7,7 @@ PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench tools
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
 BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
-.PHONY: build demo test test-long torch-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig wheel clean
+.PHONY: build demo test test-long torch-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig bench-placement wheel clean
 .DELETE_ON_ERROR:
 
 build: build/.installed
@@ -69,9 +69,9 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format $(PYTHON_DIRS)
 	$(VENV)/bin/clang-format -i $(C_SOURCES)
 
-bench: bench-launch bench-interpose bench-allocator bench-mig
+bench: bench-launch bench-interpose bench-allocator bench-mig bench-placement
 
-bench-launch bench-interpose bench-allocator: bench-%: build $(VENV)/.clients
+bench-launch bench-interpose bench-allocator bench-placement: bench-%: build $(VENV)/.clients
 	@tools/prepare containers
 	@$(PY) bench/$*.py
 
