@@ -115,6 +115,8 @@ class Operations:
         policy.check_runtime(self._rules.policy, str(message.head.get("runtime", "")), subject)
         user = self._rules.policy.user_of(annotations.get(USER))
         creator = processes.peer(peer.pid)
+        if creator is None and peer.pid > 0:
+            raise GpuportionError("GP304", why="whoever asked has ended while it waited")
         self._grants.supersede(root, id, creator)
         shares = self._place(request, subject, user)
         asked = request.to_json()

@@ -67,7 +67,8 @@ class Dying(Daemon):
 
 @pytest.fixture
 def dying(tmp_path: Path) -> Iterator[Dying]:
-    with Dying(tmp_path) as daemon:
+    daemon = Dying(tmp_path)
+    with daemon:
         yield daemon
         daemon.until(lambda: not daemon.ps() and not daemon.folders())
         assert daemon.gpus()[0]["granted"] == 0

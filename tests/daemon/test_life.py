@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,30 @@ def test_a_reservation_ends_with_whoever_was_creating_the_container(tmp_path: Pa
         )
         assert len(done.stdout.strip()) == 32
         daemon.until(lambda: not daemon.ps())
+
+
+def test_nothing_is_reserved_for_one_who_is_gone(tmp_path: Path) -> None:
+    """A launcher that was killed while it waited for a busy daemon: nobody is left whose end would tell."""
+    code = (
+        "import sys; from pathlib import Path; from gpuportion import wire;"
+        "from tests.support.daemon import CONFIG, Daemon;"
+        "head = dict(v=1, op='create', verb='create', root='', id='c1', bundle='/tmp', preload_bytes=0);"
+        "body = CONFIG.read_bytes().replace(b'\"PATH=', b'\"GPU_MEMORY_LIMIT=4G\", \"PATH=', 1);"
+        "wire.send(Daemon(Path(sys.argv[1])).connect(), wire.Message(head, body, wire.REQUEST))"
+    )
+    with Daemon(tmp_path, options=["--reservation-timeout", "3600"]) as daemon:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
+                check=True,
+                cwd=Path(__file__).parents[2],
+            )
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        assert daemon.ask("ping").head["ready"]
+        assert daemon.ps() == [] and daemon.folders() == set()
+        assert "has ended while it waited" in daemon.tail()
 
 
 def test_a_create_that_cannot_be_finished_leaves_nothing(daemon: Daemon) -> None:
