@@ -7,6 +7,7 @@ from typing import Any
 
 from gpuportion import wire
 from gpuportion.errors import GpuportionError
+from gpuportion.shim.image_drivers import Found
 
 
 def text(message: wire.Message, key: str) -> str:
@@ -29,6 +30,23 @@ def parts(message: wire.Message) -> tuple[bytes, bytes]:
         raise GpuportionError("GP304", why="preload_bytes is no part of the body")
     cut = len(message.body) - size
     return message.body[:cut], message.body[cut:]
+
+
+def image_drivers(message: wire.Message) -> tuple[Found, ...]:
+    """What of a driver is in the image, as the launcher found it."""
+    value = message.head.get("image_drivers", [])
+    if not isinstance(value, list) or not all(_is_found(each) for each in value):
+        raise GpuportionError("GP304", why="image_drivers is no list of names and paths")
+    return tuple(Found(each["name"], each["path"]) for each in value)
+
+
+def _is_found(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("name", "path"))
+
+
+def mounts_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    found = spec.get("mounts") or []
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def spec(config: bytes) -> dict[str, Any]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from gpuportion import paths
 from gpuportion.allocator import cdi_files, device_nodes
 from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
-from gpuportion.shim import cdi
+from gpuportion.shim import cdi, volumes
+from gpuportion.shim.image_drivers import Found
 from gpuportion.shim.preload import preload_text
 from gpuportion.shim.spec import Injection
 
@@ -67,8 +68,12 @@ def gather(
     token: str,
     container: str,
     socket: str,
+    mounts: Sequence[Mapping[str, Any]] = (),
+    drivers: tuple[Found, ...] = (),
 ) -> Injection:
-    """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `write_preload`)."""
+    """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `write_preload`).
+
+    `mounts`: the spec's own. GpuportionError GP311: they leave no place for it."""
     ours = programs()
     return Injection(
         edits=edits,
@@ -82,7 +87,20 @@ def gather(
         hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
         cdi_paths=cdi.targets(specs, cdi.GPU_KIND),
         driver_majors=_majors(int(time.monotonic())),
+        image_drivers=drivers,
+        displaced=displaced(mounts, edits),
     )
+
+
+def displaced(mounts: Sequence[Mapping[str, Any]], edits: cdi.ContainerEdits) -> frozenset[str]:
+    """The driver's files for which a read-only volume has no place. Only looked at: nothing there is a source."""
+    targets = [paths.INSIDE_PRELOAD, *(mount.target for mount in edits.mounts)]
+    there = volumes.read_only(mounts, targets)
+    missing = {target: place for target, place in there.items() if not os.path.lexists(place)}
+    if paths.INSIDE_PRELOAD in missing:
+        why = f"{missing[paths.INSIDE_PRELOAD]} is missing in a read-only volume. Make it, empty"
+        raise GpuportionError("GP311", why=why)
+    return frozenset(missing)
 
 
 @functools.lru_cache(maxsize=1)

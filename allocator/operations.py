@@ -39,6 +39,7 @@ from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
+from gpuportion.shim.image_drivers import Found
 from gpuportion.shim.request import USER, Request, from_container, from_keys, is_sandbox
 from gpuportion.shim.spec import change
 
@@ -123,15 +124,16 @@ class Operations:
         intent = Intent(
             CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, user=user, creator=creator
         )
+        drivers = fields.image_drivers(message)
         with self._reserved(intent) as grant:
-            edited = self._edit(grant, spec, preload)
+            edited = self._edit(grant, spec, preload, drivers)
         return wire.Message({"token": grant.token}, edited)
 
     def _default(self, annotations: dict[str, str]) -> Request | None:
         """What the administrator gives a container that asks for nothing."""
         return None if is_sandbox(annotations) else self._rules.policy.default
 
-    def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes) -> bytes:
+    def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes, drivers: tuple[Found, ...]) -> bytes:
         specs = self._files.specs()
         edits = injection.device_edits(specs, grant.shares)
         linux = spec.get("linux")
@@ -150,6 +152,8 @@ class Operations:
             token=grant.token,
             container=grant.id,
             socket=paths.socket_path(),
+            mounts=fields.mounts_of(spec),
+            drivers=drivers,
         )
         edited = change(spec, gathered)
         for removed in edited.removed:

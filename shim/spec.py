@@ -2,12 +2,14 @@
 
 First what NVIDIA's tools put in goes (`strip.py`), then the grant is put in: device nodes and their cgroup
 rules, the driver's files, hooks and environment from the CDI spec with our libraries in the place of libcuda
-and NVML, our own folder, and our two hooks. Nothing is read and nothing decided here: an Injection has every
-host path and number. No path of the image ever becomes the source of a mount.
+and NVML, our own folder, and our two hooks. A driver that the image brings itself is covered. Nothing is read
+and nothing decided here: an Injection has every host path and number. No path of the image ever becomes the
+source of a mount.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from typing import Any, Final
 
 from gpuportion import paths
 from gpuportion.errors import GpuportionError
-from gpuportion.shim import cdi, strip
+from gpuportion.shim import cdi, image_drivers, strip
 from gpuportion.shim.preload import preload_text, preload_variable
 
 __all__ = ["Edited", "Injection", "change", "edit", "preload_text"]
@@ -29,6 +31,8 @@ HOOK_ENV: Final = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
 COMPAT: Final = "enable-cuda-compat"
 """NVIDIA's hook that puts a newer driver of the image first in ld.so.cache. The host's serves under a grant, and would
 find the compilers of that other one there."""
+LINKS: Final = "create-symlinks"
+"""NVIDIA's hook that makes links beside the driver's files: where these have no place, links have none either."""
 VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES=void"
 DEFAULT_MODE: Final = 0o666
 """Of a device node, as the driver makes its own: any user of the container may use the GPU."""
@@ -40,7 +44,8 @@ class Injection:
 
     `device_numbers`: host path of each device node of `edits` -> (type, major, minor), for nodes of which CDI
     does not say. What to take out: `cdi_paths`, `cdi.targets` of every GPU spec, and `driver_majors`,
-    `strip.majors` of /proc/devices. `hooks`: `hooks.stages.entries`.
+    `strip.majors` of /proc/devices. `hooks`: `hooks.stages.entries`. `image_drivers`: what the image has of a
+    driver itself. `displaced`: targets of `edits` that can't be made, in volumes that are read-only.
     """
 
     edits: cdi.ContainerEdits
@@ -54,6 +59,8 @@ class Injection:
     hooks: Mapping[str, Mapping[str, Any]]
     cdi_paths: frozenset[str] = frozenset()
     driver_majors: frozenset[int] = frozenset({strip.NVIDIA_MAJOR})
+    image_drivers: tuple[image_drivers.Found, ...] = ()
+    displaced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,9 @@ def _process(process: Mapping[str, Any], injection: Injection, removed: strip.Re
         name = entry.partition("=")[0]
         env.pop(name, None)
         env[name] = entry
+    if injection.displaced:
+        before = env.get("LD_LIBRARY_PATH", "").partition("=")[2]
+        env["LD_LIBRARY_PATH"] = f"LD_LIBRARY_PATH={before}{':' if before else ''}{paths.INSIDE_LIB}"
     edited = {**process, "env": list(env.values())}
     if injection.edits.gids:
         user = _object(process, "user")
@@ -151,11 +161,31 @@ def _rule(node: Mapping[str, Any], access: str) -> dict[str, Any]:
 def _mounts(given: Sequence[Any], injection: Injection, removed: strip.Removed) -> list[Any]:
     """Ours last: of two mounts at one place the last wins, so a user's can't cover ours."""
     stay = strip.mounts(given, injection.cdi_paths, removed)
+    in_place = [each for each in injection.edits.mounts if each.target not in injection.displaced]
     return [
         *stay,
-        *(_driver_mount(each, injection) for each in injection.edits.mounts),
+        *(_driver_mount(each, injection) for each in in_place),
+        *_over_the_images(stay, injection),
         *_own_mounts(injection),
+        *_displaced(injection),
     ]
+
+
+def _over_the_images(stay: Sequence[Any], injection: Injection) -> list[dict[str, Any]]:
+    ours = image_drivers.Ours(cuda=injection.library, nvml=injection.nvml_library)
+    places = [posixpath.normpath(str(mount.get("destination"))) for mount in stay]
+    covers = image_drivers.covers(injection.image_drivers, injection.edits, ours, places)
+    return [_bind(source, target) for target, source in covers.items()]
+
+
+def _displaced(injection: Injection) -> list[dict[str, Any]]:
+    """The driver's files that have no place, in our own folder; of a name the first."""
+    moved: dict[str, dict[str, Any]] = {}
+    for each in injection.edits.mounts:
+        target = f"{paths.INSIDE_LIB}/{posixpath.basename(each.target)}"
+        if each.target in injection.displaced and not cdi.OTHER_CLASS.search(each.target):
+            moved.setdefault(target, _driver_mount(dataclasses.replace(each, target=target), injection))
+    return list(moved.values())
 
 
 def _driver_mount(mount: cdi.Mount, injection: Injection) -> dict[str, Any]:
@@ -198,7 +228,7 @@ def _hooks(given: Mapping[str, Any], injection: Injection, removed: strip.Remove
     ours = frozenset(posixpath.basename(str(entry["path"])) for entry in injection.hooks.values())
     edited = strip.hooks({stage: _list(given, stage) for stage in given}, ours, removed)
     for hook in injection.edits.hooks:
-        if COMPAT in hook.args:
+        if COMPAT in hook.args or (injection.displaced and LINKS in hook.args):
             continue
         edited.setdefault(hook.stage, []).append(_cdi_hook(hook))
     for stage, entry in injection.hooks.items():

@@ -14,7 +14,9 @@
 #include "argv.h"
 #include "bundle.h"
 #include "decimal.h"
+#include "image_drivers.h"
 #include "image_preload.h"
+#include "image_root.h"
 #include "json_scan.h"
 #include "json_write.h"
 #include "low_level.h"
@@ -61,8 +63,25 @@ static void begin_head(struct bytes *head, const char *op, const struct command 
     json_put_text(head, "id", command->id);
 }
 
+// What the daemon must know of an image that it may not see.
+struct image {
+    struct bytes preload, drivers;
+};
+
+static bool look_at_image(const struct bundle *bundle, struct image *image, struct bytes *problem) {
+    int root = image_root_open(bundle);
+    if (root < 0) {
+        bytes_text(&image->drivers, "[]");
+        return true;
+    }
+    bool good = image_preload_read(root, &image->preload, problem) &&
+                image_drivers_find(bundle, root, &image->drivers, problem);
+    close(root);
+    return good;
+}
+
 static struct wire_request create_request(struct node *node, const struct command *command,
-                                          const struct bundle *bundle, const struct bytes *preload) {
+                                          const struct bundle *bundle, struct image *image) {
     struct wire_request request = {
         .path = bytes_c(&node->socket), .pass = -1, .wait_ms = node->wait_ms, .absent_ms = WIRE_ABSENT_MS};
     struct bytes absolute = {0};
@@ -71,10 +90,12 @@ static struct wire_request create_request(struct node *node, const struct comman
     json_put_text(&request.head, "verb", command->verb_name);
     json_put_text(&request.head, "bundle", bytes_c(&absolute));
     json_put_text(&request.head, "runtime", node->runtime);
-    json_put_number(&request.head, "preload_bytes", (long long)preload->n);
+    json_put_number(&request.head, "preload_bytes", (long long)image->preload.n);
+    bytes_text(&request.head, ",\"image_drivers\":");
+    bytes_add(&request.head, image->drivers.at, image->drivers.n);
     bytes_text(&request.head, "}");
     request.body[0] = (struct iovec){bundle->text.at, bundle->text.n};
-    request.body[1] = (struct iovec){preload->at, preload->n};
+    request.body[1] = (struct iovec){image->preload.at, image->preload.n};
     bytes_free(&absolute);
     return request;
 }
@@ -93,17 +114,18 @@ static bool apply(struct bundle *bundle, const struct bytes *answer, struct byte
 
 static bool ask_daemon(const struct command *command, struct node *node, struct bundle *bundle,
                        struct bytes *problem) {
-    struct bytes preload = {0};
+    struct image image = {0};
     struct wire_answer answer;
-    if (!image_preload_read(bundle, &preload, problem))
+    if (!look_at_image(bundle, &image, problem))
         return false;
-    struct wire_request request = create_request(node, command, bundle, &preload);
+    struct wire_request request = create_request(node, command, bundle, &image);
     enum wire_end end = wire_ask(&request, &answer);
     bool good =
         sentence_of_answer(problem, request.path, end, &answer) && apply(bundle, &answer.body, problem);
     bytes_free(&request.head);
     bytes_free(&answer.body);
-    bytes_free(&preload);
+    bytes_free(&image.preload);
+    bytes_free(&image.drivers);
     return good;
 }
 

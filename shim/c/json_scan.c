@@ -240,6 +240,18 @@ bool json_member(struct json object, const char *name, struct json *value) {
     return true;
 }
 
+bool json_next(struct json *rest, struct json *value) {
+    if (!take(rest, '[') && !take(rest, ','))
+        return false;
+    skip_space(rest);
+    *value = *rest;
+    if (!skip_value(rest, 1))
+        return false; // the end of an empty one
+    value->end = rest->at;
+    skip_space(rest);
+    return true;
+}
+
 bool json_string(struct json value, struct bytes *out) {
     out->n = 0;
     if (!take_string(&value, out) || value.at != value.end)

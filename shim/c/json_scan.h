@@ -18,6 +18,8 @@ struct json {
 bool json_document(struct json text, struct json *value);
 // A member of an object; the last of several with one name, as Go's and Python's parsers have it.
 bool json_member(struct json object, const char *name, struct json *value);
+// The next value of an array: `rest` is the array itself at first, and then what this left of it.
+bool json_next(struct json *rest, struct json *value);
 // The characters of a string, UTF-8; false for anything else and for a string with a U+0000 in it.
 bool json_string(struct json value, struct bytes *out);
 // False for what is not an integer of at most 18 digits.

@@ -49,6 +49,7 @@ TEMPLATES: Final = {
         "the low-level OCI runtime cannot be started: {why}. Name runc or crun in the engine's environment "
         "(GPUPORTION_RUNTIME=/usr/sbin/runc) or in /etc/gpuportion/runtime.conf (runtime=/usr/sbin/runc)."
     ),
+    "GP311": "the container leaves no place for a memory limit: {why}. It was not started.",
 }
 
 

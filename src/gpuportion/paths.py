@@ -13,6 +13,7 @@ INSIDE_NVML: Final = f"{INSIDE}/libnvidia-ml.so.1"
 INSIDE_POLICY: Final = f"{INSIDE}/policy"
 INSIDE_LEDGER: Final = f"{INSIDE}/ledger"
 INSIDE_DRIVER: Final = f"{INSIDE}/driver"  # the real libcuda.so.1 and libnvidia-ml.so.1, moved aside
+INSIDE_LIB: Final = f"{INSIDE}/lib"  # what of the driver has no place of its own in a read-only volume
 INSIDE_PRELOAD: Final = "/etc/ld.so.preload"
 
 

@@ -146,7 +146,7 @@ def no_root(rootfs: Path) -> None:
     + [
         (make, b"")
         for make in (
-            escaping_link, host_link, etc_link, magic_link, device, fifo, loop, folder, nothing, no_root
+            escaping_link, host_link, etc_link, magic_link, device, fifo, loop, nothing, no_root
         )
     ],
 )  # fmt: skip
@@ -160,6 +160,13 @@ def test_the_images_preload_is_read_within_the_image(launcher: Launcher, make: A
         assert launcher.create().returncode == 0
     assert daemon.seen[0].body == text + read
     assert daemon.seen[0].head["preload_bytes"] == len(read)
+
+
+def test_a_preload_that_is_a_folder_is_refused(launcher: Launcher) -> None:
+    """A file can't be mounted over it, and the loader would take no list of ours."""
+    launcher.write(config(REQUEST))
+    folder(launcher.rootfs)
+    assert "GP311" in (text := refused_with(launcher, launcher.create())) and "is a folder" in text
 
 
 def test_an_absolute_root_is_found(launcher: Launcher) -> None:

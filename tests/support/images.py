@@ -19,7 +19,6 @@ from typing import IO, Final
 
 from gpuportion import paths
 from gpuportion.cli.private_dockerd import PrivateDocker
-
 from tests.native.debian import UnavailableError, cache_folder
 
 SOURCE: Final = Path(__file__).with_name("cuda_session.c")
@@ -43,21 +42,24 @@ def import_root(
     root: Path | None,
     files: Mapping[str, Content | Link],
     folders: Sequence[str] = FOLDERS,
+    env: Mapping[str, str] | None = None,
 ) -> str:
-    """The image `name` of an unpacked root and more files; None: of these alone."""
+    """The image `name` of an unpacked root and more files, none of them in it; None: of these alone."""
 
     def write(out: IO[bytes]) -> None:
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT) as tar:
             if root is not None:
                 tar.add(root, ".")
             for folder in folders:
+                if root is not None and (root / folder).exists():
+                    continue  # docker refuses a path that comes twice
                 entry = tarfile.TarInfo(folder)
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
                 tar.addfile(entry)
             for path, content in files.items():
                 _add(tar, path, content)
 
-    engine.import_image(name, write)
+    engine.import_image(name, write, changes=[f"ENV {key}={value}" for key, value in (env or {}).items()])
     return name
 
 
@@ -124,17 +126,17 @@ def direct_client(folder: Path, name: str) -> Path:
 def old_direct_client(folder: Path, name: str, root: Path) -> Path:
     """Linked with libcuda.so.1 and with the glibc, and by its start code, that lie unpacked in `root`."""
     lib, include = root / GLIBC, root / "usr/include"
-    libc = (str(lib / "libc.so.6"), str(lib / "libc_nonshared.a"))
+    libc = (str(root / "lib/x86_64-linux-gnu/libc.so.6"), str(lib / "libc_nonshared.a"))
     own = [f"-I{include}", f"-I{include}/x86_64-linux-gnu", "-DDIRECT", str(simulated_libcuda())]
     return client(folder, name, *own, *_bare(lib), *libc, str(lib / "crtn.o"), "-Wl,--allow-shlib-undefined")
 
 
 def musl_client(folder: Path, name: str, root: Path) -> Path:
     """Opens the driver; linked with the musl that lies unpacked in `root`."""
-    lib, libc = root / MUSL, str(root / "lib/x86_64-linux-musl/libc.so")
+    lib, libc = root / MUSL, (f"-L{root}/lib/x86_64-linux-musl", "-lc")
     loader = "-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1"
     own = [f"-I{root}/usr/include/x86_64-linux-musl"]
-    return client(folder, name, *own, *_bare(lib), libc, str(lib / "crtn.o"), loader)
+    return client(folder, name, *own, *_bare(lib), *libc, str(lib / "crtn.o"), loader)
 
 
 def _bare(lib: Path) -> tuple[str, ...]:
