@@ -162,7 +162,7 @@ def ensure(
 
 
 def _refuse_if_used(directory: str) -> None:
-    if os.path.exists(f"{directory}/state") and state.living(f"{directory}/state"):
+    if state.is_current(f"{directory}/state") and state.living(f"{directory}/state"):
         why = "is in use by running processes. End them first, or take another folder."
         raise GpuportionError("GP107", key="the simulation", value=directory, why=why)
 

@@ -128,7 +128,7 @@ def test_the_simulation_of_a_daemon_can_be_looked_at(two_gpus: Daemon, gpuportio
     """`gpuportion sim status`, where --directory says."""
     folder = str(two_gpus.run_dir / "sim")
     heading, *lines = gpuportion("sim", "status", "--directory", folder).stdout.splitlines()
-    assert heading.split() == ["GPU", "BOARD", "MODEL", "TOTAL", "RESERVED", "USED", "PROCESSES"]
+    assert heading.split() == ["GPU", "BOARD", "MODEL", "TOTAL", "RESERVED", "USED", "PROCESSES", "MIG"]
     assert [line.split()[1] for line in lines] == ["a100-80gb"] * 2
     shown = json.loads(gpuportion("sim", "status", "--json", "--directory", folder).stdout)
     assert [gpu["uuid"] for gpu in shown["gpus"]] == [gpu["uuid"] for gpu in two_gpus.gpus()]

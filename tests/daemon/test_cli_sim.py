@@ -78,3 +78,18 @@ def test_the_status_of_nothing_is_a_refusal(sim: Sim) -> None:
     done = sim("status", cdi=False)
     assert done.returncode == 1
     assert "gpuportion sim start" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: MIG is changed by root alone")
+def test_the_command_resets_and_reboots(sim: Sim, tmp_path: Path) -> None:
+    """MIG mode as it is now, and MIG devices, in the status; --gpu must be one that is there."""
+    assert sim("start", "--gpus", "h100-80gb", "--mig", "--driver", "550.54.14").returncode == 0
+    assert sim("status", cdi=False).stdout.splitlines()[1].split()[-1] == "on"
+    assert sim("refresh").returncode == 0
+    assert sim("reset", "--gpu", "0", cdi=False).returncode == 0
+    refused = sim("reset", "--gpu", "1", cdi=False)
+    assert refused.returncode == 2 and "0 to 0" in refused.stderr
+    assert sim("reboot", cdi=False).returncode == 0
+    (gpu,) = json.loads(sim("status", "--json", cdi=False).stdout)["gpus"]
+    assert (gpu["mig"], gpu["mig_pending"], gpu["mig_devices"]) == (False, False, [])
+    assert sim("start", "--gpus", "t4-16gb", "--driver", "new").returncode == 2

@@ -12,9 +12,10 @@ import pytest
 
 from gpuportion import simgpu
 from gpuportion.errors import GpuportionError
-from gpuportion.simgpu import Sim, boards, cdi, costs, mig, state
+from gpuportion.simgpu import Behaviour, Sim, boards, cdi, costs, mig, state
 from tests.simgpu.conftest import Start
 from tests.simgpu.driver import driver
+from tests.simgpu.nvml import Nvml
 
 SIMGPU = Path(__file__).parents[2] / "simgpu"
 LAYOUT = r"""
@@ -186,3 +187,64 @@ def test_the_cdi_spec_has_each_device_by_every_name() -> None:
     }
     assert edits["env"] == ["NVIDIA_VISIBLE_DEVICES=void"]
     assert (spec["cdiVersion"], spec["kind"]) == ("0.5.0", "nvidia.com/gpu")
+
+
+def test_the_cdi_spec_names_mig_devices(start: Start, tmp_path: Path) -> None:
+    """As nvidia-ctk: `0:1` and the MIG UUID, with the board's node and both capabilities', not the board itself."""
+    sim = start("a100-40gb,t4-16gb", cdi_dir=str(tmp_path / "cdi"), behaviour=Behaviour(mig=True))
+    with Nvml(sim) as nvml:
+        nvml.ask("create(9, 4)"), nvml.ask("create(19, 0)")
+        uuids = [nvml.ask("compute(1, 2)")[1], nvml.ask("compute(7, 0)")[1]]
+    before = json.loads((tmp_path / "cdi" / cdi.FILE).read_text())
+    assert [device["name"] for device in before["devices"]] == ["1", sim.devices[1].uuid, "all"]
+    simgpu.refresh(sim, str(tmp_path / "cdi"))
+    spec = json.loads((tmp_path / "cdi" / cdi.FILE).read_text())
+    nodes = {
+        device["name"]: [
+            node["path"].removeprefix("/dev/") for node in device["containerEdits"]["deviceNodes"]
+        ]
+        for device in spec["devices"]
+    }
+    first = ["nvidia0", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"]
+    second = ["nvidia0", "nvidia-caps/nvidia-cap66", "nvidia-caps/nvidia-cap67"]
+    whole = ["nvidia1"]
+    assert nodes == {
+        "1": whole,
+        "0:0": first,
+        "0:1": second,
+        sim.devices[1].uuid: whole,
+        uuids[0]: first,
+        uuids[1]: second,
+        "all": [*whole, *first, *second[1:]],
+    }
+    assert all(
+        os.path.exists(node["hostPath"])
+        for device in spec["devices"]
+        for node in device["containerEdits"]["deviceNodes"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        (Behaviour(faults="nvmlGpuInstanceDestroy@0=19"), "no rule"),
+        (Behaviour(faults="nvmlGpuInstanceDestroy@1-0=19"), "no rule"),
+        (Behaviour(faults="execve=1"), "no rule"),
+        (Behaviour(driver="535"), "no version"),
+        (Behaviour(driver="535.1\nmig 1"), "no version"),
+    ],
+)
+def test_a_wrong_behaviour_is_refused(behaviour: Behaviour, said: str) -> None:
+    """Before anything is made."""
+    with pytest.raises(GpuportionError, match=said):
+        behaviour.settings(1)
+
+
+def test_a_state_of_another_version_is_made_anew(start: Start, tmp_path: Path) -> None:
+    """It has no status, and `ensure` replaces it."""
+    sim = start("t4-16gb")
+    text = Path(sim.state).read_bytes()
+    Path(sim.state).write_bytes(text.replace(b"gpuportion-sim 2", b"gpuportion-sim 1"))
+    assert simgpu.status(sim.directory) is None
+    again = simgpu.ensure("t4-16gb", sim.directory, cdi_dir=None, libraries=sim.lib)
+    assert again.devices[0].uuid != sim.devices[0].uuid
