@@ -7,7 +7,7 @@ PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench tools
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
 BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
-.PHONY: build demo test test-long torch-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig bench-placement wheel clean
+.PHONY: build demo test test-long test-engines torch-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig bench-placement wheel clean
 .DELETE_ON_ERROR:
 
 build: build/.installed
@@ -44,10 +44,20 @@ test: build $(VENV)/.clients $(VENV)/.dev
 	@tools/prepare containers test
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-# The same tests with their storms at full size.
+# The same tests with their storms at full size, and on other engines.
 test-long: build $(VENV)/.clients $(VENV)/.dev
 	@tools/prepare containers test
 	GPUPORTION_TEST_LONG=1 $(PY) -m pytest --timeout 3600 $(PYTEST_ARGS)
+	$(MAKE) test-engines
+
+# The tests of engines on the engines of later Debian suites: 130 MB to download each, unpacked in build/engines.
+ENGINE_SUITES := trixie sid
+ENGINE_TESTS := $(addprefix tests/integration/test_,beside_nvidia.py cri.py docker.py engines.py install.py)
+test-engines: build $(VENV)/.clients $(VENV)/.dev
+	@tools/prepare containers test
+	set -e; for suite in $(ENGINE_SUITES); do \
+	    tools/later-engines $$suite build/engines/$$suite; \
+	    GPUPORTION_TEST_ENGINES=$(CURDIR)/build/engines/$$suite $(PY) -m pytest -rs $(ENGINE_TESTS); done
 
 # PyTorch's three allocators on the simulated driver, under a grant: on demand, for it downloads 2.2 GB the first time.
 torch-check: build

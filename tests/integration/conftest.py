@@ -18,6 +18,11 @@ from gpuportion.cli import children, rootfs
 later_engines.prefer(os.environ)
 
 
+def pytest_report_header() -> str:
+    """Which engines are run: docs/engines.md says what these runs have shown."""
+    return f"engines: {later_engines.versions()}"
+
+
 @pytest.fixture(scope="session")
 def running_node() -> Iterator[Node]:
     if os.geteuid() != 0:

@@ -6,7 +6,13 @@ tools/later-engines fills such a folder; `make test-engines` runs the integratio
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import MutableMapping
+from typing import Final
+
+PROGRAMS: Final = ("dockerd", "containerd", "podman", "conmon", "runc", "crun")
 
 
 def folder() -> str | None:
@@ -22,3 +28,16 @@ def prefer(env: MutableMapping[str, str]) -> None:
         env["GPUPORTION_RUNTIME"] = f"{programs}/runc"
         env["CONTAINERS_CONF_OVERRIDE"] = f"{os.path.dirname(programs)}/containers.conf"
         env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"
+
+
+def versions() -> str:
+    """Of the programs that will be run, as they say themselves."""
+    path = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
+    found = {name: shutil.which(name, path=path) for name in PROGRAMS}
+    return ", ".join(f"{name} {_version(program)}" for name, program in found.items() if program)
+
+
+def _version(program: str) -> str:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    number = re.search(r"(?<![\w.])v?(\d+\.\d+(\.\d+)?)", said)
+    return number[1] if number else "of no version"
