@@ -69,9 +69,17 @@ API(nvmlDeviceGetMemoryInfo_v2, nvmlDevice_t device, struct memory_v2 *out) {
     return result;
 }
 
+// An instance has its slots' share.
 API(nvmlDeviceGetBAR1MemoryInfo, nvmlDevice_t device, struct memory *out) {
-    ENTER_DEVICE(device, out);
+    struct part part;
     unsigned long long total = 1ull << 37, used = 1ull << 20;
+    ENTER();
+    NEED(out);
+    if (read_handle(MIG_DEVICE, device, &part)) {
+        total = total / sim_slots(&nvml.view, part.device) * profile_of(part).slots;
+        used = 0;
+    } else if (!is_device(device))
+        return NVML_INVALID_ARGUMENT;
     *out = (struct memory){total, total - used, used};
     return NVML_SUCCESS;
 }

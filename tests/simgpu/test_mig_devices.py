@@ -20,6 +20,7 @@ from tests.simgpu.driver import MIB, NO_DEVICE, OUT, OUT_OF_MEMORY, SUCCESS, Dri
 from tests.simgpu.nvml import CLIENT as NVML_CLIENT
 from tests.simgpu.nvml import Nvml
 from tests.simgpu.test_devices import needs_namespaces
+from tests.simgpu.test_telemetry import needs, run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: MIG is changed by root alone")
 CONTEXT = DEFAULTS["context"]
@@ -191,6 +192,19 @@ def test_mig_devices_do_not_reach_each_other(a100: Sim, nvml: Nvml) -> None:
         cuda.do("cuInit", 0)
         assert count(cuda) == 2
         assert cuda.call("cuDeviceCanAccessPeer", {"out32": 1}, 0, 1) == (SUCCESS, 0)
+
+
+@pytest.mark.clients
+def test_nvitop_shows_mig_devices(a100: Sim, nvml: Nvml) -> None:
+    """Once, unmodified: each with its ids and memory, and its process."""
+    needs("nvitop")
+    large, _ = two(nvml)
+    with driver(a100, CUDA_VISIBLE_DEVICES=large) as cuda:
+        cuda.open().alloc(1024 * MIB)
+        text = run(a100, "-m", "nvitop", "--once", "--no-unicode")
+    assert "2g.10gb @ GI/CI: 3/0" in text and "1g.5gb @ GI/CI:13/0" in text
+    (line,) = (line for line in text.splitlines() if f" {cuda.process.pid} " in line)
+    assert f" {(1024 * MIB + CONTEXT) // MIB}MiB " in line, text
 
 
 # ------- in containers
