@@ -23,6 +23,10 @@ static bool is(const struct array *array, uint32_t magic) {
            (!array->block || (array->block->kind == KIND_ARRAY && array->block->id == array->block_id));
 }
 
+bool array_is(const struct array *array, bool mipmapped) {
+    return is(array, mipmapped ? MIPMAP_MAGIC : ARRAY_MAGIC);
+}
+
 bool array_has_memory(const struct array *array) {
     return is(array, ARRAY_MAGIC) && array->block;
 }

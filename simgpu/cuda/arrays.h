@@ -49,6 +49,7 @@ uint64_t padded_bytes_of(const CUDA_ARRAY3D_DESCRIPTOR *descriptor);
 unsigned most_levels(const CUDA_ARRAY3D_DESCRIPTOR *descriptor);
 
 // arrays.c
+bool array_is(const struct array *array, bool mipmapped); // and is there still
 bool array_has_memory(const struct array *array);
 CUresult array_create(CUarray *out, const CUDA_ARRAY3D_DESCRIPTOR *descriptor, struct context *ctx);
 CUresult array_describe(CUDA_ARRAY3D_DESCRIPTOR *out, const struct array *array);

@@ -3,7 +3,7 @@
 // Ampere say.
 #include "driver.h"
 
-enum { MULTIPROCESSORS = 16, ATTRIBUTES = 162 };
+enum { MULTIPROCESSORS = 16, MULTICAST = 132, ATTRIBUTES = 162 };
 
 // By number, as in NVIDIA's documentation; 0 where nothing stands: "no", or "none".
 static const int common[ATTRIBUTES] = {
@@ -111,6 +111,7 @@ API(cuDeviceGetAttribute, int *value, int attribute, CUdevice device) {
     NEED(value && attribute > 0 && attribute < ATTRIBUTES);
     const char *key = of_board[attribute];
     *value = attribute == MULTIPROCESSORS ? (int)driver.device[device].sms
+             : attribute == MULTICAST     ? multicast_works(device)
              : key                        ? (int)sim_number(&driver.view, key, driver.device[device].board)
                                           : common[attribute];
     return CUDA_SUCCESS;

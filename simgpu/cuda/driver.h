@@ -153,6 +153,9 @@ CUresult context_launched(struct context *ctx); // a kernel is about to run
 // devices.c
 bool peers_reach(int device, int peer);
 
+// multicast.c
+bool multicast_works(int device);
+
 // pools.c
 CUresult pools_start(struct device *device, int ordinal);
 void pools_settle(int device); // a point of synchronisation: unused chunks go back

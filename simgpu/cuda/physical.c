@@ -18,6 +18,7 @@ struct trailer {
     uint64_t magic, size, charged, slot, born;
     uint32_t device; // in the state
     CUmemAllocationProp properties;
+    struct members members;
 };
 
 static int common_file = -1;
@@ -78,6 +79,8 @@ static void give_bytes_back(struct physical *physical) {
 }
 
 static void end(struct physical *physical) {
+    if (physical->team)
+        team_end(physical->team);
     give_bytes_back(physical);
     if (physical->slot >= 0)
         sim_release(&driver.view, physical->slot);
@@ -137,6 +140,13 @@ static int ordinal_of(uint32_t number) {
     return -1;
 }
 
+struct members *physical_members(struct physical *physical) {
+    char *at = physical->own_file ? mmap(NULL, TRAILER, PROT_READ | PROT_WRITE, MAP_SHARED, physical->fd,
+                                         (off_t)physical->size)
+                                  : MAP_FAILED;
+    return at == MAP_FAILED ? NULL : (struct members *)(void *)(at + offsetof(struct trailer, members));
+}
+
 // If everyone who held it has gone while its descriptor was on the way, the memory had been freed: it is
 // taken anew.
 static bool hold_or_take(struct physical *physical, const struct trailer *trailer) {
@@ -164,13 +174,18 @@ CUresult physical_import(struct physical **out, int fd) {
                                   .id = new_id(),
                                   .charged = trailer.charged,
                                   .properties = trailer.properties};
-    physical->device = ordinal_of(trailer.device);
+    // A multicast object is of no device in particular.
+    physical->device = trailer.members.wanted ? 0 : ordinal_of(trailer.device);
     physical->fd = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
     if (physical->device < 0 || physical->fd < 0 || !hold_or_take(physical, &trailer)) {
         CUresult result = physical->device < 0 ? CUDA_ERROR_INVALID_DEVICE : CUDA_ERROR_OUT_OF_MEMORY;
         physical->charged = 0;
         end(physical);
         return result;
+    }
+    if (trailer.members.wanted && !team_new(physical, physical_members(physical))) {
+        end(physical);
+        return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *out = physical;
     return CUDA_SUCCESS;

@@ -126,6 +126,8 @@ API(cuMemMap, CUdeviceptr address, size_t size, size_t offset, CUmemGenericAlloc
     struct physical *physical = physical_of(handle);
     NEED(physical && size && !flags && size % MINIMUM_ALIGNMENT == 0 && address % MINIMUM_ALIGNMENT == 0);
     NEED(offset % MINIMUM_ALIGNMENT == 0 && offset <= physical->size && size <= physical->size - offset);
+    if (physical->team)
+        team_wait(physical->team);
     lock_acquire(&driver.lock);
     CUresult result = map(address, size, offset, physical);
     lock_release(&driver.lock);
@@ -193,7 +195,7 @@ API(cuMemGetAccess, unsigned long long *flags, const CUmemLocation *location, CU
 API(cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *out, CUmemGenericAllocationHandle handle) {
     ENTER();
     struct physical *physical = physical_of(handle);
-    NEED(out && physical);
+    NEED(out && physical && !physical->team);
     *out = physical->properties;
     return CUDA_SUCCESS;
 }

@@ -15,6 +15,14 @@ struct physical {
     int device;
     uint64_t size, charged, id;
     CUmemAllocationProp properties;
+    struct team *team; // of a multicast object; NULL: memory
+};
+
+// The devices of a multicast object. Where it can be exported they lie in its file, and all processes add to
+// them.
+struct members {
+    uint32_t wanted;        // so many; 0: this is no multicast object
+    _Atomic uint32_t added; // a bit for each board
 };
 
 #pragma GCC visibility push(hidden)
@@ -33,4 +41,10 @@ CUresult physical_import(struct physical **out, int fd);
 int physical_export(struct physical *physical); // a descriptor, or -1
 void physical_drop(struct physical *physical);  // one reference
 struct physical *physical_of(CUmemGenericAllocationHandle handle);
+struct members *physical_members(struct physical *physical); // of one that can be exported; mapped; or NULL
+
+// multicast.c; with the lock held, but for team_wait
+bool team_new(struct physical *physical, struct members *members);
+void team_end(struct team *team);
+void team_wait(const struct team *team); // until each of its devices has been added
 #pragma GCC visibility pop
