@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpuportion.simgpu import mig
 from tests.native import capped
 from tests.native.capped import MIB, Client, Grant, Simulated
+from tests.simgpu.nvml import Nvml
 
 LIMIT = 2000 * MIB
 CONTEXT = 224 * MIB
@@ -128,3 +132,22 @@ def test_without_a_policy_there_is_no_driver(driver: Simulated) -> None:
     )
     assert done.stdout.startswith("9 ")
     assert done.stderr.count("GP203") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: MIG is changed by root alone")
+def test_mig_calls_pass_through(tmp_path: Path) -> None:
+    """Instances are made, found and removed as without the library; a MIG device that nobody granted has no room."""
+    driver = capped.simulate(tmp_path, "a100-40gb")
+    mig.switch_on(driver.sim.state)
+    with Nvml(driver.sim, env=driver.grant(LIMIT, context=CONTEXT, name="mig").preload()) as nvml:
+        assert len(nvml.ask("profiles()")) == 7
+        assert nvml.ask("create(14, 2)") == 4
+        _, uuid = nvml.ask("compute(4, 1)")
+        assert (
+            nvml.ask(f"n.nvmlDeviceGetUUID(by('{uuid}'))") == nvml.ask("n.nvmlDeviceGetUUID(mig(0))") == uuid
+        )
+        assert nvml.ask("n.nvmlDeviceGetName(mig(0))").endswith("MIG 2g.10gb")
+        assert nvml.ask("(lambda m: [m.total, m.free])(n.nvmlDeviceGetMemoryInfo(mig(0)))") == [9856 * MIB, 0]
+        assert nvml.refusal("destroy(4)") == "InUse"
+        nvml.ask("clear()")
+        assert nvml.ask("instances()") == []
