@@ -62,13 +62,13 @@ def test_time_is_counted_from_the_first_byte_of_a_frame(pair: tuple[Connection, 
     assert connection.deadline == 9.5 + IDLE
 
 
-def test_others_than_root_send_small_frames_only(pair: tuple[Connection, socket.socket]) -> None:
-    """They cannot make the daemon keep megabytes."""
-    _, theirs = pair
+@pytest.mark.parametrize(("head", "body"), [(OF_OTHERS.head + 1, 0), (2, 1), (2, wire.MAX_BODY)])
+def test_others_than_root_send_small_frames_only(head: int, body: int) -> None:
+    """They cannot make the daemon keep megabytes: a head alone, and a small one."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     connection = Connection(ours, Peer(1, 1000, 1000), now=0.0)
-    theirs.sendall(wire.HEADER.pack(wire.MAGIC, 0, OF_OTHERS.head + 1, 0))
+    theirs.sendall(wire.HEADER.pack(wire.MAGIC, 0, head, body))
     connection.read(0.0)
     with pytest.raises(wire.ProtocolError, match="more than you may send"):
         connection.next_message()

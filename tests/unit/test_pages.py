@@ -182,6 +182,7 @@ def test_without_the_right_to_mount_the_ledger_is_a_plain_file_and_it_is_said(tm
         "made = pages.create(sys.argv[1], [pages.GpuLimit(bytes(16), 1)], container='c', libcuda='/c',\n"
         "                    libnvml='/n', ledger='/l')\n"
         "print(made.own_file_system, made.note)\n"
+        "print(oct(os.stat(f'{sys.argv[1]}/ledger').st_mode & 0o777))\n"
         "pages.read_policy(made.policy), pages.remove(sys.argv[1]), pages.remove(sys.argv[1])\n"
         "print(os.path.exists(sys.argv[1]))\n"
     )
@@ -201,7 +202,7 @@ def test_without_the_right_to_mount_the_ledger_is_a_plain_file_and_it_is_said(tm
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     assert told[0].startswith("False ") and "mounting is not permitted" in told[0]
-    assert told[1] == "False"
+    assert told[1:] == ["0o700", "False"]
 
 
 def test_a_limit_changes_alone_and_the_generation_tells(made: Pages) -> None:

@@ -159,3 +159,35 @@ def test_the_environment_loses_what_would_widen_a_grant() -> None:
     stay = strip.env([*gone, *kept], removed)
     assert list(stay.values()) == ["A=2", *kept[1:-1]]
     assert removed == [f"environment {entry.partition('=')[0]}" for entry in gone]
+
+
+def test_what_went_is_told_with_its_numbers() -> None:
+    """A rule that lets in a node that went is found by them; a number that is left out is 0."""
+    removed = strip.Removed()
+    nodes: list[dict[str, Any]] = [
+        {"path": "/dev/a", "type": "u", "major": 195, "minor": 7},
+        {"path": "/dev/nvidia1", "type": "b", "major": 8, "minor": 3},
+        {"path": "/dev/nvidia2"},
+        {"type": "c", "major": 195, "minor": 1},
+        {"path": 5, "type": "c", "major": 195, "minor": 2},
+        {"path": 6, "type": "c", "major": 1, "minor": 3},
+    ]
+    stay, gone = strip.devices(nodes, MAJORS, CDI, removed)
+    assert stay == nodes[5:]
+    assert gone == {("u", 195, 7), ("b", 8, 3), ("None", 0, 0), ("c", 195, 1), ("c", 195, 2)}
+    assert removed == ["device /dev/a", "device /dev/nvidia1", "device /dev/nvidia2", "device ", "device "]
+
+
+def test_a_rule_that_went_is_told_as_the_kernel_writes_it() -> None:
+    """Every minor is a star."""
+    removed = strip.Removed()
+    rules = [{"type": "c", "major": 195}, {"type": "c", "major": 511, "minor": 0}, {"type": "c", "major": 1}]
+    assert strip.rules(rules, MAJORS, set(), removed) == rules[2:]
+    assert removed == ["device rule c 195:*", "device rule c 511:0"]
+
+
+def test_a_variable_is_known_by_its_name_whatever_its_value_is() -> None:
+    """The first = ends the name."""
+    removed = strip.Removed()
+    assert strip.env(["NVIDIA_VISIBLE_DEVICES=a=b", "A=b=c"], removed) == {"A": "A=b=c"}
+    assert removed == ["environment NVIDIA_VISIBLE_DEVICES"]
