@@ -40,6 +40,7 @@ from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.image_drivers import Found
+from gpuportion.hooks import stages
 from gpuportion.shim.request import USER, Request, from_container, from_keys, is_sandbox
 from gpuportion.shim.spec import change
 
@@ -47,6 +48,11 @@ log: Final = logging.getLogger("gpuportiond")
 
 ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 """Of a spec: it came as JSON, so it is no circle."""
+
+UNCONFIRMED: Final = (
+    "crun restores a container without calling its hooks, so nobody could tell when its grant begins and ends; "
+    "restore it with runc, or start it anew"
+)
 
 PROTOCOL: Final = 1
 VERBS: Final = ("create", "run", "restore")
@@ -113,7 +119,10 @@ class Operations:
             return wire.Message({})
         name = names.name_of(id, spec)
         subject = f'container "{name or id[:12]}"'
-        policy.check_runtime(self._rules.policy, str(message.head.get("runtime", "")), subject)
+        runtime = str(message.head.get("runtime", ""))
+        policy.check_runtime(self._rules.policy, runtime, subject)
+        if not stages.are_run(verb, runtime):
+            raise GpuportionError("GP302", why=UNCONFIRMED)
         user = self._rules.policy.user_of(annotations.get(USER))
         creator = processes.peer(peer.pid)
         if creator is None and peer.pid > 0:

@@ -10,6 +10,7 @@ before 1.3 from the image (CVE-2025-23266). Knows nothing of what the daemon doe
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 PROGRAM: Final = "gpuportion-hook"
@@ -23,3 +24,11 @@ def entries(hook: str, *, socket: str, token: str, container: str) -> dict[str, 
     """Stage -> the hook that runs first there. `hook` is the program's host path, `container` the OCI id."""
     args = [PROGRAM, "confirm", "--socket", socket, "--token", token, "--id", container]
     return {CREATE_RUNTIME: {"path": hook, "args": args, "env": list(ENV), "timeout": TIMEOUT}}
+
+
+def are_run(verb: str, runtime: str) -> bool:
+    """Does this low-level runtime (its path; the name tells, as it does the launcher) run them for this verb?
+
+    runc runs createRuntime hooks when it restores a container, crun runs none (libcrun_container_restore).
+    """
+    return verb != "restore" or "crun" not in os.path.basename(runtime)

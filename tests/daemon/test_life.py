@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import GB, MIB, Cgroup, Daemon, Granted, Sleeper
+from tests.support.daemon import CONFIG, GB, MIB, Cgroup, Daemon, Granted, Sleeper
 
 from gpuportion.errors import RefusedError
 
@@ -96,6 +97,20 @@ def test_nothing_is_reserved_for_one_who_is_gone(tmp_path: Path) -> None:
         assert daemon.ask("ping").head["ready"]
         assert daemon.ps() == [] and daemon.folders() == set()
         assert "has ended while it waited" in daemon.tail()
+
+
+def test_a_container_that_nobody_would_confirm_is_not_restored(daemon: Daemon) -> None:
+    """crun calls no hook when it restores; runc does."""
+    spec = json.loads(CONFIG.read_text())
+    spec["process"]["env"].append("GPU_MEMORY_LIMIT=4G")
+    asked = {"verb": "restore", "root": "", "id": "c1", "bundle": "/b", "preload_bytes": 0}
+    body = json.dumps(spec).encode()
+    with pytest.raises(RefusedError, match="GP302 .* crun restores a container without calling its hooks"):
+        daemon.ask("create", body=body, runtime="/usr/bin/crun", **asked)
+    assert daemon.ps() == []
+    token = daemon.ask("create", body=body, runtime="/usr/bin/runc", **asked).head["token"]
+    with Sleeper() as container:
+        daemon.confirm(token, container)
 
 
 def test_a_create_that_cannot_be_finished_leaves_nothing(daemon: Daemon) -> None:
