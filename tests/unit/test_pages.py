@@ -114,6 +114,8 @@ def test_a_ledger_of_one_gpu_is_small(folder: str) -> None:
 def test_a_ledger_cannot_grow_beyond_its_own_file_system(made: Pages) -> None:
     """Whatever a container writes at its end finds no room, on a file system that is its own."""
     assert made.own_file_system
+    whole = os.statvfs(made.ledger)
+    assert 0 <= whole.f_blocks * whole.f_frsize - os.stat(made.ledger).st_size < whole.f_frsize
     with pytest.raises(OSError, match="No space left"), open(made.ledger, "ab", buffering=0) as file:
         while file.write(b"x" * 4096):
             pass
