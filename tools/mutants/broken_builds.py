@@ -69,7 +69,7 @@ def unbroken(tree: Tree, all_of_them: Sequence[Breakage]) -> str:
 
 
 def _run_red(tree: Tree, one: Breakage) -> tuple[Outcome, str]:
-    status, output = _pytest(tree, [*one.red, "-x"], PATIENCE)
+    status, output = _pytest(tree, [*one.red, "-x", "--timeout=40"], PATIENCE)
     if status is None:
         return Outcome.KILLED, "did not end"
     if UNBUILT.search(output):
