@@ -24,6 +24,7 @@ __all__ = ["Edited", "Injection", "change", "edit", "preload_text"]
 
 READ_ONLY: Final = ("ro", "nosuid", "nodev", "rbind", "rprivate")
 LEDGER: Final = ("rw", "nosuid", "nodev", "noexec", "rbind", "rprivate")
+DEVICE: Final = ("rw", "nosuid", "noexec", "rbind", "rprivate")
 FOLDER: Final = ("ro", "nosuid", "nodev", "noexec", "mode=755", "size=64k")
 """Our folder is a mount of its own: the image's layer stays clean, and it can't be moved away or swapped."""
 HOOK_ENV: Final = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
@@ -82,6 +83,10 @@ def change(spec: Mapping[str, Any], injection: Injection) -> Edited:
     edited = dict(spec)
     edited["process"] = _process(_object(spec, "process"), injection, removed)
     edited["mounts"] = _mounts(_list(spec, "mounts"), injection, removed)
+    if _in_user_namespace(_object(spec, "linux")):
+        edited["mounts"] += [
+            _bind(node.host_path, node.path, DEVICE) for node in injection.edits.device_nodes
+        ]
     edited["hooks"] = _hooks(_object(spec, "hooks"), injection, removed)
     edited["linux"] = _linux(_object(spec, "linux"), injection, removed)
     return Edited(edited, tuple(removed))
@@ -130,11 +135,17 @@ def _linux(linux: Mapping[str, Any], injection: Injection, removed: strip.Remove
     )
     rules = strip.rules(_list(resources, "devices"), injection.driver_majors, gone, removed)
     ours = [_numbered(node, injection.device_numbers) for node in injection.edits.device_nodes]
+    made = () if _in_user_namespace(linux) else (node for node, _ in ours)
     allowed = [_rule(node, access) for node, access in ours if access != "none"]
     # The last rule that matches decides, and the list begins with "deny all": ours go to its end.
     rules = [*(rule for rule in rules if rule not in allowed), *allowed]
-    devices = [*nodes, *(node for node, _ in ours)]
+    devices = [*nodes, *made]
     return {**linux, "devices": devices, "resources": {**resources, "devices": rules}}
+
+
+def _in_user_namespace(linux: Mapping[str, Any]) -> bool:
+    """Where no device node can be made: runc would mount the host's of the same path, wherever ours lies there."""
+    return any(namespace.get("type") == "user" for namespace in _list(linux, "namespaces"))
 
 
 def _numbered(

@@ -55,6 +55,17 @@ def variables(edited: dict[str, Any]) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in edited["process"]["env"])
 
 
+def test_in_a_user_namespace_device_nodes_are_mounted() -> None:
+    """None can be made there; from where they lie on the host, with the same rules."""
+    plain = spec.edit({"linux": {"namespaces": [{"type": "pid"}]}}, injection())
+    mapped = spec.edit({"linux": {"namespaces": [{"type": "pid"}, {"type": "user"}]}}, injection())
+    nodes = {node["path"] for node in plain["linux"]["devices"]}
+    mounted = {mount["destination"]: mount for mount in mapped["mounts"] if mount["destination"] in nodes}
+    assert mounted.keys() == nodes and mapped["linux"]["devices"] == []
+    assert all(mount["source"] == place and "rw" in mount["options"] for place, mount in mounted.items())
+    assert mapped["linux"]["resources"] == plain["linux"]["resources"]
+
+
 def test_a_plain_spec_gets_the_grant_and_keeps_the_rest() -> None:
     """The whole edit of a real docker config.json, part by part."""
     before = docker()
