@@ -39,8 +39,8 @@ from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
-from gpuportion.shim.image_drivers import Found
 from gpuportion.hooks import stages
+from gpuportion.shim.image_drivers import Found
 from gpuportion.shim.request import USER, Request, from_container, from_keys, is_sandbox
 from gpuportion.shim.spec import change
 

@@ -105,7 +105,7 @@ def test_a_container_that_nobody_would_confirm_is_not_restored(daemon: Daemon) -
     spec["process"]["env"].append("GPU_MEMORY_LIMIT=4G")
     asked = {"verb": "restore", "root": "", "id": "c1", "bundle": "/b", "preload_bytes": 0}
     body = json.dumps(spec).encode()
-    with pytest.raises(RefusedError, match="GP302 .* crun restores a container without calling its hooks"):
+    with pytest.raises(RefusedError, match="crun restores a container without calling its hooks"):
         daemon.ask("create", body=body, runtime="/usr/bin/crun", **asked)
     assert daemon.ps() == []
     token = daemon.ask("create", body=body, runtime="/usr/bin/runc", **asked).head["token"]
