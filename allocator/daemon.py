@@ -167,6 +167,7 @@ def _locked(run_dir: str) -> Iterator[None]:
 
 def _run(options: argparse.Namespace) -> None:
     _raise_file_limit()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heeded; the file is read now anyway
     rules = PolicyInForce(options.config, options.run_dir, margin=options.margin)
     selector = selectors.DefaultSelector()
     hints = Hints(selector)

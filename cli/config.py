@@ -35,9 +35,12 @@ class Config(Plain):
 def _check(path: str | None) -> int:
     from gpuportion.allocator import policy_file
 
-    path = path or policy_file.PATH
+    of_daemon, path = path is None, path or policy_file.PATH
     try:
-        policy_file.read(path)
+        if of_daemon:
+            policy_file.read_trusted(path, needed=True)
+        else:
+            policy_file.read(path)
     except FileNotFoundError:
         raise GpuportionError("GP305", what=path, why="there is no such file") from None
     print(f"{path}: good")

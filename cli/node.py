@@ -41,7 +41,7 @@ def lines(gpus: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _line(gpu: dict[str, Any]) -> dict[str, str]:
-    reserved = gpu["reserved"] + gpu.get("unmanaged", 0)
+    reserved = gpu["reserved"] + gpu.get("unmanaged", 0) + gpu.get("margin", 0)
     shown = {name: sizes.gb(gpu[name.lower()]) for name in SIZES}
     return {
         **shown,

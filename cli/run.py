@@ -96,10 +96,17 @@ def refuse_contradictions(keys: Mapping[str, str], rest: Sequence[str]) -> None:
             raise GpuportionError(
                 "GP106", keys=f"gpuportion run and --runtime={value}", why="only our runtime gives portions"
             )
-        key = value.partition("=")[0]
-        if option in ("-e", "--env") and key in keys:
+        name = value.partition("=")[0]
+        key = {"-e": name, "--env": name, "--annotation": _env_of(name)}.get(option, "")
+        if key in keys:
             flag = request.ENV_KEYS[key].flag
             raise GpuportionError("GP106", keys=f"{flag} and {option} {value}", why="both set the same")
+
+
+def _env_of(annotation: str) -> str:
+    """The environment's name of what an annotation asks for."""
+    key = request.ANNOTATION_KEYS.get(annotation)
+    return key.env if key else ""
 
 
 def engine_options(rest: Sequence[str]) -> Iterator[tuple[str, str]]:

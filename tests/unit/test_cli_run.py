@@ -54,6 +54,11 @@ def test_every_key_of_a_request_has_an_option_with_an_explanation() -> None:
         ("--gpu-memory 4G -e GPU_MEMORY_LIMIT=8G img", 1, "GP106 --gpu-memory and -e GPU_MEMORY_LIMIT=8G"),
         ("--gpu-memory 4G --env=GPU_MEMORY_LIMIT=8G img", 1, "GP106"),
         ("--gpu-memory 4G -eGPU_MEMORY_LIMIT img", 1, "GP106"),
+        (
+            "--gpu-memory 4G --annotation gpuportion.io/memory-limit=8G img",
+            1,
+            "GP106 --gpu-memory and --annotation",
+        ),
         ("--gpu-memory 4G", 2, "image"),
         ("img", 2, "--gpu-memory 4G"),
         ("--engine lxc --gpu-memory 4G img", 2, "invalid choice"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpuportion import sizes
 from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free
 from gpuportion.allocator.no_room import Refusal, suggestion
-from gpuportion.allocator.placement import Placement, plan
+from gpuportion.allocator.placement import EXCLUSIVE, SPREAD, Placement, Rules, plan
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, Role
 from gpuportion.sizes import MIB
@@ -21,7 +21,7 @@ from gpuportion.sizes import MIB
 GB = 10**9
 
 
-def gpu(index: int, total: int = 80 << 30, **more: int | str) -> Gpu:
+def gpu(index: int, total: int = 80 << 30, **more: int | str | Decimal) -> Gpu:
     values = {"model": "NVIDIA A100-SXM4-80GB", "reserved": 700 * MIB, **more}
     return Gpu(index=index, uuid=f"GPU-0000000{index}-0000-0000-0000-000000000000", total=total, **values)  # type: ignore[arg-type]
 
@@ -272,3 +272,48 @@ def test_many_gpus_are_chosen_from_quickly() -> None:
     gpus = [gpu(index) for index in range(16)]
     sizes_wanted = tuple((index + 1) * GB for index in range(8))
     assert len(placed(gpus, [], Request(memory=sizes_wanted, count=8))) == 8
+
+
+def test_more_is_promised_only_by_overcommit() -> None:
+    """All grants together may be half as much again; one alone is never more than there is, nor a whole GPU shared."""
+    one = gpu(0, total=16 << 30, reserved=0, margin=0, overcommit=Decimal("1.5"))
+    large = Request(memory=(12 << 30,))
+    assert placed([one], [held(one, 12 << 30)], large) == [0]
+    assert isinstance(plan([one], [held(one, 13 << 30)], large), Refusal)
+    assert isinstance(plan([one], [held(one, 1 << 30)], Request()), Refusal)
+    with pytest.raises(GpuportionError, match="more than the largest GPU can grant"):
+        plan([one], [], Request(memory=(17 << 30,)))
+    assert free(one, []) == 16 << 30
+
+
+def test_spread_takes_the_gpu_with_the_fewest_grants() -> None:
+    """Of equal ones that with the most room."""
+    gpus = [gpu(0), gpu(1), gpu(2)]
+    holdings = [held(gpus[0], GB), held(gpus[1], 2 * GB)]
+    spread = Rules(SPREAD)
+    for want, index in ((Request(memory=(GB,)), 2), (Request(memory=(80 * GB,)), 2)):
+        found = plan(gpus, holdings, want, spread)
+        assert isinstance(found, Placement) and found.shares[0].index == index
+    found = plan(gpus[:2], holdings, Request(memory=(GB,)), spread)
+    assert isinstance(found, Placement) and found.shares[0].index == 0
+
+
+def test_exclusive_portions_share_with_nobody() -> None:
+    """The limit is what was asked for; the smallest GPU that holds it serves; the rest of it stays empty."""
+    gpus = [gpu(0), gpu(1, total=16 << 30), gpu(2)]
+    rules = Rules(EXCLUSIVE)
+    found = plan(gpus, [], Request(memory=(GB,)), rules)
+    assert isinstance(found, Placement)
+    assert found.shares == (Share(gpus[1].uuid, 1, GB, exclusive=True),)
+    taken = [Holding("one", found.shares[0]), held(gpus[0], GB), held(gpus[2], GB)]
+    full = plan(gpus, taken, Request(memory=(GB,)), rules)
+    assert isinstance(full, Refusal)
+    assert "GPU_MEMORY_LIMIT=" not in full.error("it").text and "is in use" in full.error("it").text
+
+
+def test_the_minimum_is_the_administrators() -> None:
+    """Higher or lower than the usual one."""
+    small = Request(memory=(128 * MIB,))
+    assert isinstance(plan([gpu(0)], [], small, Rules(minimum=64 * MIB)), Placement)
+    with pytest.raises(GpuportionError, match="Write 1024Mi or more"):
+        plan([gpu(0)], [], Request(memory=(512 * MIB,)), Rules(minimum=1024 * MIB))
