@@ -57,6 +57,27 @@ def test_an_amount_is_rounded_down_to_whole_mebibytes(text: str, size: int) -> N
     assert sizes.parse(text) == size - size % MIB
 
 
+COMPLAINTS = {
+    "4000": "4000 has no unit. Write 4000M, 4G or 4Gi.",
+    "4.5": "4.5 has no unit. Write 4.5M, 4G or 4Gi.",
+    "1" * 20: f"{'1' * 20} has no unit. Write {'1' * 20}M, 4G or 4Gi.",
+    "1" * 21: f"{'1' * 21} has no unit. Write 4000M, 4G or 4Gi.",
+    "1" * 81: f"{'1' * 80} has no unit. Write 4000M, 4G or 4Gi.",
+    "٤": "'٤' is not an amount of memory. Write 4000M, 4G or 4Gi.",
+    " ": "  is empty. Write 4000M, 4G or 4Gi.",
+    "x" * 80: f"'{'x' * 80}' is not an amount of memory. Write 4000M, 4G or 4Gi.",
+    "x" * 81: f"'{'x' * 77}...' is not an amount of memory. Write 4000M, 4G or 4Gi.",
+}
+
+
+@pytest.mark.parametrize("text", COMPLAINTS)
+def test_a_complaint_says_it_back_in_bearable_length(text: str) -> None:
+    """And what to write; a flood of digits is not advised to be written with an M."""
+    with pytest.raises(BadSizeError) as problem:
+        sizes.parse(text)
+    assert str(problem.value) == COMPLAINTS[text]
+
+
 @pytest.mark.parametrize("text", NO_UNIT)
 def test_a_bare_number_has_no_unit(text: str) -> None:
     """It would be bytes to some tools and MiB to others."""
