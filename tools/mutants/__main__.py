@@ -117,14 +117,16 @@ def _python(built: Tree, options: argparse.Namespace) -> tuple[dict[str, Any], b
         print(
             f"survivors.toml argues a mutant that is killed or gone: {entry.function}: {entry.old} -> {entry.new}"
         )
+    later = sum(mutations.is_open(one.function) for one in open_ones)
     figures = {
         "mutants": counts.total(),
         "killed": counts.total() - len(alive),
         "argued": len(alive) - len(open_ones),
-        "survived": len(open_ones),
+        "open": later,
+        "survived": len(open_ones) - later,
         "seconds": round(seconds),
     }
-    return figures, not open_ones and not stale
+    return figures, later == len(open_ones) and not stale
 
 
 if __name__ == "__main__":
