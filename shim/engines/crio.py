@@ -1,7 +1,8 @@
 """CRI-O's configuration: our runtime in a drop-in.
 
-CRI-O merges the tables of all its files, and hands a pod's annotations on to the containers, so the runtime's
-own table is all it takes. What the default runtime is monitored with is taken over.
+CRI-O merges its files by a runtime's name, a later table of one name instead of the earlier one, and hands a
+pod's annotations on to the containers, so the runtime's own table is all it takes. What the default runtime is
+monitored with is taken over.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ MIRRORED: Final = (
     "monitor_exec_cgroup",
     "container_min_memory",
     "no_sync_log",
+    "privileged_without_host_devices",
+    "seccomp_profile",
+    "container_create_timeout",
+    "exec_cpu_affinity",
+    "default_annotations",
 )
 """Of a runtime's table, what isn't about its program (cri-o, pkg/config/config.go, RuntimeHandler)."""
 
@@ -47,7 +53,7 @@ def _merged(said: Iterable[toml_text.Table]) -> tuple[str | None, dict[str, dict
         runtime = toml_text.inner(parsed, "crio", "runtime")
         default = runtime.get("default_runtime", default)
         for name in toml_text.inner(runtime, "runtimes"):
-            runtimes[name] = {**runtimes.get(name, {}), **toml_text.inner(runtime, "runtimes", name)}
+            runtimes[name] = toml_text.inner(runtime, "runtimes", name)
     return default, runtimes
 
 

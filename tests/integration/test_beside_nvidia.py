@@ -134,7 +134,14 @@ WAYS: Final[Mapping[str, Sequence[str]]] = {
     "env empty": ["-e", "NVIDIA_VISIBLE_DEVICES="],
     "env an index": ["-e", "NVIDIA_VISIBLE_DEVICES=1"],
     "env a UUID": ["-e", "NVIDIA_VISIBLE_DEVICES=UUID"],
-    "env of MIG": ["-e", "NVIDIA_MIG_CONFIG_DEVICES=all", "-e", "NVIDIA_MIG_MONITOR_DEVICES=all"],
+    "env of MIG": [
+        "-e",
+        "NVIDIA_MIG_CONFIG_DEVICES=all",
+        "-e",
+        "NVIDIA_MIG_MONITOR_DEVICES=all",
+        "-e",
+        "NVIDIA_IMEX_CHANNELS=0",
+    ],
     "a request as a mount": ["-v", "/dev/null:/var/run/nvidia-container-devices/all"],
     "MPS": [
         *("-e", "CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps", "-e", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=100"),
@@ -186,6 +193,14 @@ def test_all_of_it_at_once_and_the_cap_holds(host: Host, alone: View) -> None:
         assert talk.opened == "CUDA_SUCCESS"
         assert talk.alloc(600 * MB) == "CUDA_SUCCESS"
         assert talk.alloc(600 * MB) == "CUDA_ERROR_OUT_OF_MEMORY"
+
+
+def test_a_rule_for_all_devices_is_not_held_back(host: Host, alone: View) -> None:
+    """docs/engines.md says so: it is left, and with it nothing else comes."""
+    with host.container(["--runtime=gpuportion", "--device-cgroup-rule=c *:* rwm"]) as seen:
+        beyond = seen.beyond(alone)
+        assert beyond.keys() == {"rules"}
+        assert all("*:* rwm" in rule or '"minor": -1' in rule for rule in beyond["rules"]), beyond
 
 
 def test_as_dockers_default_runtime_too(host: Host, alone: View) -> None:

@@ -25,7 +25,12 @@ from tests.support.node import IMAGE, Node
 from tests.support.nvidia_toolkit import RUNTIMES, Toolkit
 
 IMAGE_OF_NVIDIA: Final = "gpuportion-tests-nvidia"
-IMAGE_ENV: Final = ("NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=all", "CUDA_VERSION=12.4.1")
+IMAGE_ENV: Final = (
+    "NVIDIA_VISIBLE_DEVICES=all",
+    "NVIDIA_DRIVER_CAPABILITIES=all",
+    "CUDA_VERSION=12.4.1",
+    "NVIDIA_REQUIRE_CUDA=cuda>=99",
+)
 LAUNCH: Final = """#!/bin/sh
 GPUPORTION_RUNTIME={low_level} exec {launcher} "$@"
 """

@@ -201,6 +201,54 @@ def test_crio_monitors_ours_as_its_default_runtime() -> None:
     assert tables(crio.drop_in([], RUNTIME, set_default=True))["crio"]["runtime"]["default_runtime"]
 
 
+HANDLER: dict[str, type] = {
+    "runtime_path": str,
+    "runtime_type": str,
+    "runtime_root": str,
+    "privileged_without_host_devices": bool,
+    "allowed_annotations": list,
+    "monitor_path": str,
+    "monitor_cgroup": str,
+    "monitor_env": list,
+    "monitor_exec_cgroup": str,
+    "container_min_memory": str,
+    "no_sync_log": bool,
+    "default_annotations": dict,
+    "exec_cpu_affinity": str,
+    "seccomp_profile": str,
+    "container_create_timeout": int,
+}
+"""What CRI-O decodes a runtime's table into (pkg/config/config.go, RuntimeHandler), less what is about its program."""
+
+
+def test_crio_can_decode_what_we_write() -> None:
+    """Every key that it knows of a default runtime, with the type that it wants; nothing that it does not know."""
+    stock: dict[str, Any] = {key: kind() for key, kind in HANDLER.items()} | {
+        "inherit_default_runtime": True,
+        "runtime_config_path": "/of/kata",
+    }
+    stock["default_annotations"] = {"a/b": "c"}
+    said = [{"crio": {"runtime": {"default_runtime": "mine", "runtimes": {"mine": stock}}}}]
+    parsed = tables(crio.drop_in(said, RUNTIME, set_default=True))
+    runtime = parsed["crio"]["runtime"]
+    assert parsed.keys() == {"crio"} and parsed["crio"].keys() == {"runtime"}
+    assert runtime.keys() == {"default_runtime", "runtimes"} and runtime["default_runtime"] == "gpuportion"
+    assert {key: type(value) for key, value in runtime["runtimes"]["gpuportion"].items()} == HANDLER
+    assert runtime["runtimes"]["gpuportion"]["runtime_type"] == "oci"
+
+
+def test_a_later_table_of_a_crio_runtime_replaces_the_earlier_one() -> None:
+    """As CRI-O decodes a map: what the first file said of it is gone."""
+    first = {"runtime_root": "/run/old", "monitor_path": "/usr/bin/conmon"}
+    said = [{"crio": {"runtime": {"runtimes": {"runc": entry}}}} for entry in (first, {"runtime_root": "/r"})]
+    runtimes = tables(crio.drop_in(said, RUNTIME, set_default=False))["crio"]["runtime"]["runtimes"]
+    assert runtimes["gpuportion"] == {
+        "runtime_path": RUNTIME,
+        "runtime_type": "oci",
+        "runtime_root": "/r",
+    }
+
+
 @pytest.mark.parametrize("engine", ["podman", "crio"])
 def test_a_drop_in_comes_and_goes_whole(engine: str, tmp_path: Path) -> None:
     """Installing twice changes nothing, and taking it out leaves nothing."""
