@@ -229,6 +229,19 @@ def test_the_idle_instance_that_lies_badly_goes_first() -> None:
     assert found.evict == (badly,)
 
 
+def test_an_idle_instance_elsewhere_goes_for_its_media_engines() -> None:
+    """It is in nobody's place, but has the engines that `+me.all` takes all of."""
+    on = gpu(0, "NVIDIA RTX PRO 6000 Blackwell Server Edition")
+    idle = instance(on, "1g.24gb+me", 0, idle_since=1.0)
+    plain = instance(on, "1g.24gb-me", 3, idle_since=0.0)
+    here = [idle, plain, instance(on, "1g.24gb-me", 9)]
+    found = planned(Node([on], here), Request(mig="1g.24gb+me.all"))
+    assert found.evict == (idle,)
+    here = [idle, instance(on, "1g.24gb-me", 3)]
+    found = planned(Node([on], here), Request(mig="2g.48gb+me.all"))
+    assert (found.start, found.evict) == (6, (idle,))
+
+
 def test_a_half_torn_instance_is_evicted_and_never_handed_over() -> None:
     """Its compute instance is gone, so a container could not use it."""
     on = gpu()
