@@ -344,6 +344,8 @@ def test_a_foreign_architecture_starts(node: Node, arm64: str) -> None:
 
 def test_a_foreign_architecture_without_an_emulator_fails_as_ever(node: Node, arm64: str) -> None:
     """The kernel's own words, with a request and without; nothing stays reserved."""
+    if Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
+        pytest.skip("needs a host that doesn't emulate arm64 by itself")
     command = ["/bin/busybox", "true"]
     asked, plain = (node.docker_run(ask, image=arm64, command=command) for ask in ("1G", None))
     assert asked.returncode == plain.returncode != 0
