@@ -35,7 +35,6 @@ class PolicyInForce:
         self._margin = margin
         self.trouble = ""
         self.policy = self._read()
-        self._mark_default()
 
     def read_again(self, then: Callable[[Policy], None]) -> None:
         """Take the file as it is now, and tell `then`; one that is wrong leaves the rules as they are."""
@@ -47,7 +46,6 @@ class PolicyInForce:
             log.error("the running configuration stays as it is")
             return
         self.trouble = ""
-        self._mark_default()
         then(self.policy)
         log.info("configuration read again from %s", self._path)
 
@@ -58,10 +56,14 @@ class PolicyInForce:
 
     def _read(self) -> Policy:
         found = policy_file.read_trusted(self._path, needed=self._needed)
+        try:
+            self._mark_default(found)
+        except OSError as problem:
+            raise GpuportionError("GP306", what=f"marking {self._flag}", why=str(problem.strerror)) from None
         return found if self._margin is None else dataclasses.replace(found, margin=self._margin)
 
-    def _mark_default(self) -> None:
-        if self.policy.default is None:
+    def _mark_default(self, policy: Policy) -> None:
+        if policy.default is None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._flag)
             return

@@ -83,6 +83,14 @@ def test_a_mistake_at_reload_is_said_and_changes_nothing(ruled: Ruled) -> None:
     assert ruled.create("GPU_MEMORY_LIMIT=9G").token
 
 
+def test_a_default_that_cannot_be_marked_is_not_taken(ruled: Ruled) -> None:
+    """The launcher would not ask, so nobody would get it; the daemon lives on with the rules of before."""
+    (ruled.run_dir / "default-grant").mkdir()
+    ruled.reload("default: {memory-limit: 2G}\n", "the running configuration stays as it is")
+    assert "default-grant" in ruled.ask("config").head["trouble"]
+    assert ruled.refusal("GPU_MEMORY_LIMIT=9G").startswith("GP110")
+
+
 @pytest.mark.parametrize(
     ("rules", "mode", "says"),
     [

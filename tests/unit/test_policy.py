@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 
@@ -177,6 +178,36 @@ POLICIES = st.builds(
 def test_what_is_shown_is_what_is_in_force(policy: Policy) -> None:
     """`gpuportion config show` prints a file that means the same."""
     assert read(render(written(policy))) == policy
+
+
+WORDS = st.sampled_from(
+    [
+        *(key.name.rpartition(".")[2] for key in KEYS),
+        "container",
+        "user",
+        "alice",
+        "4G",
+        "0",
+        "stop",
+        "1.5",
+        "",
+        "null",
+    ]
+)
+TREES = st.recursive(
+    WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(TREES.map(json.dumps) | st.text() | TREES.map(str))
+def test_any_text_is_rules_or_a_mistake(text: str) -> None:
+    """JSON is YAML, too; nothing ends in anything but a Policy or a sentence with the file's name."""
+    try:
+        assert isinstance(read(text), Policy)
+    except GpuportionError as wrong:
+        assert wrong.text.startswith("GP307 config.yaml, ")
 
 
 def refused(call: object, *arguments: object) -> str:
