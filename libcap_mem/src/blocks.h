@@ -16,13 +16,15 @@ enum gp_kind {
     GP_GRAPH,       /* key: graph; bytes: of its allocation nodes; other: those that are charged for it */
     GP_INSTANCE,    /* key: instantiated graph; bytes: charged for it */
     GP_CONTEXT,     /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
-    GP_LIMIT,       /* key: context and limit; bytes: charged for it; other: the limit as it was before */
+    GP_BOUND, /* key: multicast object, GPU and offset; bytes: the object's number; other: the memory's */
+    GP_LIMIT, /* key: context and limit; bytes: charged for it; other: the limit as it was before */
 };
 
 enum gp_how {
-    GP_ALONE,   /* bytes: charged for this block */
-    GP_SPAN,    /* a small block that lies in two slabs, which are charged; bytes: its size */
-    GP_OF_POOL, /* its pool is charged; bytes: the pool's number */
+    GP_ALONE,     /* bytes: charged for this block */
+    GP_SPAN,      /* a small block that lies in two slabs, which are charged; bytes: its size */
+    GP_MULTICAST, /* a GP_PHYSICAL that is a multicast object */
+    GP_OF_POOL,   /* its pool is charged; bytes: the pool's number */
 };
 
 struct gp_block {
@@ -31,7 +33,7 @@ struct gp_block {
     uint64_t other; /* the context whose end frees it, 0 for none; or as the kind says */
     uint32_t refs;
     uint8_t gpu;
-    uint8_t how; /* of a GP_POINTER */
+    uint8_t how; /* of a GP_POINTER or a GP_PHYSICAL */
 };
 
 static inline uint64_t gp_key(enum gp_kind kind, uint64_t name) {

@@ -3,6 +3,7 @@
  * last mapping and the last export are gone; so does the charge. When an exported descriptor is closed cannot
  * be seen: what was exported stays charged until the process ends. What is imported belongs to whoever
  * exported it. */
+#include "vmm.h"
 #include "admit.h"
 #include "blocks.h"
 #include "devices.h"
@@ -16,20 +17,32 @@ static uint64_t number(void) {
     return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
-static void leave_physical(uint64_t physical) {
+void gp_physical_leave(uint64_t physical) {
     struct gp_block was;
-    if (physical && gp_blocks_leave(gp_key(GP_PHYSICAL, physical), &was) && was.refs == 1)
+    if (!physical || !gp_blocks_leave(gp_key(GP_PHYSICAL, physical), &was) || was.refs != 1)
+        return;
+    if (was.how == GP_MULTICAST)
+        gp_multicast_gone(physical);
+    else
         gp_give_back(was.gpu, was.bytes);
 }
 
-static int join_physical(uint64_t physical) {
+int gp_physical_join(uint64_t physical) {
     struct gp_block block;
     return physical && gp_blocks_see(gp_key(GP_PHYSICAL, physical), &block) && gp_blocks_join(&block);
 }
 
-static uint64_t physical_of(CUmemHandle handle) {
+uint64_t gp_physical_of(CUmemHandle handle) {
     struct gp_block block;
     return gp_blocks_see(gp_key(GP_HANDLE, handle), &block) ? block.other : 0;
+}
+
+void gp_physical_of_multicast(CUmemHandle handle) {
+    uint64_t physical = number();
+    struct gp_block object = {.key = gp_key(GP_PHYSICAL, physical), .how = GP_MULTICAST};
+    struct gp_block named = {.key = gp_key(GP_HANDLE, handle), .other = physical};
+    if (gp_blocks_join(&object))
+        gp_blocks_join(&named);
 }
 
 static CUresult remember(CUmemHandle handle, int gpu, uint64_t bytes) {
@@ -69,14 +82,14 @@ GP_EXPORT CUresult cuMemRelease(CUmemHandle handle) {
     if (ours && rc)
         gp_blocks_join(&was);
     else if (ours)
-        leave_physical(was.other);
+        gp_physical_leave(was.other);
     return rc;
 }
 
 GP_EXPORT CUresult cuMemMap(CUdeviceptr dptr, size_t bytes, size_t offset, CUmemHandle handle,
                             unsigned long long flags) {
-    uint64_t physical = physical_of(handle);
-    int joined = join_physical(physical);
+    uint64_t physical = gp_physical_of(handle);
+    int joined = gp_physical_join(physical);
     struct gp_block mapping = {
         .key = gp_key(GP_MAPPING, dptr), .bytes = bytes, .other = joined ? physical : 0};
     CUresult rc = real_cuMemMap(dptr, bytes, offset, handle, flags);
@@ -85,7 +98,7 @@ GP_EXPORT CUresult cuMemMap(CUdeviceptr dptr, size_t bytes, size_t offset, CUmem
     if (!rc)
         gp_blocks_put(&mapping);
     else if (joined)
-        leave_physical(physical);
+        gp_physical_leave(physical);
     return rc;
 }
 
@@ -94,14 +107,14 @@ GP_EXPORT CUresult cuMemUnmap(CUdeviceptr dptr, size_t bytes) {
     CUresult rc = real_cuMemUnmap(dptr, bytes);
     struct gp_block mapping;
     for (uint64_t at = dptr; !rc && at < dptr + bytes && gp_blocks_take(gp_key(GP_MAPPING, at), &mapping);) {
-        leave_physical(mapping.other);
+        gp_physical_leave(mapping.other);
         at += mapping.bytes;
     }
     return rc;
 }
 
-/* The mapping that an address lies in. Mappings begin at multiples of the driver's granularity. */
-static uint64_t physical_at(uint64_t address) {
+/* Mappings begin at multiples of the driver's granularity. */
+uint64_t gp_physical_at(uint64_t address) {
     enum { GRANULARITY = 64 << 10, FARTHEST = 1 << 20 };
     struct gp_block mapping;
     uint64_t at = address - address % GRANULARITY;
@@ -115,11 +128,11 @@ GP_EXPORT CUresult cuMemRetainAllocationHandle(CUmemHandle *handle, void *addres
     CUresult rc = real_cuMemRetainAllocationHandle(handle, address);
     if (rc)
         return rc;
-    uint64_t physical = physical_of(*handle);
+    uint64_t physical = gp_physical_of(*handle);
     if (!physical)
-        physical = physical_at((uint64_t)address);
+        physical = gp_physical_at((uint64_t)address);
     struct gp_block named = {.key = gp_key(GP_HANDLE, *handle), .other = physical};
-    if (join_physical(physical))
+    if (gp_physical_join(physical))
         gp_blocks_join(&named);
     return rc;
 }
@@ -128,7 +141,7 @@ GP_EXPORT CUresult cuMemExportToShareableHandle(void *shareable, CUmemHandle han
                                                 unsigned long long flags) {
     CUresult rc = real_cuMemExportToShareableHandle(shareable, handle, type, flags);
     if (!rc)
-        join_physical(physical_of(handle));
+        gp_physical_join(gp_physical_of(handle));
     return rc;
 }
 
@@ -137,7 +150,7 @@ GP_EXPORT CUresult cuMemExportToShareableHandle(void *shareable, CUmemHandle han
 static CUresult mapped(CUresult rc, const CUarrayMapInfo *list, unsigned count) {
     for (unsigned i = 0; !rc && i < count; i++)
         if (list[i].operation == CU_MEM_OPERATION_TYPE_MAP)
-            join_physical(physical_of(list[i].handle));
+            gp_physical_join(gp_physical_of(list[i].handle));
     return rc;
 }
 

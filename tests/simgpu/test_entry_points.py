@@ -106,7 +106,7 @@ def test_what_is_not_simulated_says_so(cuda: ctypes.CDLL) -> None:
     """Every exported function without a body answers CUDA_ERROR_NOT_SUPPORTED, whatever its arguments."""
     for name in (
         "cuGraphConditionalHandleCreate",
-        "cuMulticastCreate",
+        "cuTexRefCreate",
         "cudbgGetAPI",
         "cuLogicalEndpointCreate",
     ):
