@@ -20,6 +20,7 @@ OPTIONS = {"--memory": True, "--dry-run": False, "-q": False}
         ("--memory=4G img", "--memory=4G", "img"),
         ("--dry-run img --dry-run", "--dry-run", "img --dry-run"),
         ("--memory 4G --rm img", "--memory 4G", "--rm img"),
+        ("--dry-run --memory 4G -q img", "--dry-run --memory 4G -q", "img"),
         ("--memory 4G -- --memory 5G", "--memory 4G", "--memory 5G"),
         ("-- --memory 5G", "", "--memory 5G"),
         ("img -- x", "", "img -- x"),

@@ -103,3 +103,24 @@ def test_the_boot_is_the_kernels_word_for_it() -> None:
     """What makes a row of an earlier boot mean nothing."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         assert f"{processes.boot_id()}\n" == file.read()
+
+
+def test_a_process_calls_itself_what_its_own_namespace_does() -> None:
+    """The last of its pids; ours where it lives with us, 0 where it is gone."""
+    with subprocess.Popen(["sleep", "3600"]) as child:
+        assert processes.innermost_pid(child.pid) == child.pid
+        child.kill()
+        child.wait()
+        assert processes.innermost_pid(child.pid) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a pid namespace")
+def test_the_first_process_of_a_namespace_is_its_number_one() -> None:
+    """Whatever number it has outside."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "echo; exec sleep 3600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as outside:
+        assert outside.stdout is not None
+        outside.stdout.readline()
+        (inside,) = Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split()
+        assert processes.innermost_pid(int(inside)) == 1
+        outside.kill()

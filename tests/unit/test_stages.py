@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gpuportion.hooks import stages
 
 
@@ -14,3 +16,18 @@ def test_the_one_hook_has_its_arguments_timeout_and_environment() -> None:
     assert got == {
         "createRuntime": {"path": path, "args": confirm, "env": env, "timeout": 60},
     }
+
+
+@pytest.mark.parametrize(
+    ("verb", "runtime", "run"),
+    [
+        ("create", "/usr/bin/crun", True),
+        ("run", "/usr/bin/crun", True),
+        ("restore", "/usr/sbin/runc", True),
+        ("restore", "/usr/bin/crun", False),
+        ("restore", "/opt/crun/bin/runc", True),
+    ],
+)
+def test_only_crun_restores_without_hooks(verb: str, runtime: str, run: bool) -> None:
+    """Its name tells, not the folder that it lies in."""
+    assert stages.are_run(verb, runtime) is run
