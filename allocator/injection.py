@@ -17,7 +17,7 @@ from gpuportion.allocator import cdi_files, device_nodes
 from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
-from gpuportion.shim import cdi, volumes
+from gpuportion.shim import cdi, strip, volumes
 from gpuportion.shim.image_drivers import Found
 from gpuportion.shim.preload import preload_text
 from gpuportion.shim.spec import Injection
@@ -75,6 +75,8 @@ def gather(
 
     `mounts`: the spec's own. GpuportionError GP311: they leave no place for it."""
     ours = programs()
+    cdi_paths = cdi.targets(specs, cdi.GPU_KIND)
+    stay = strip.mounts(mounts, cdi_paths, strip.Removed())  # what goes has no place to keep from the driver
     return Injection(
         edits=edits,
         device_numbers=device_nodes.numbers(edits),
@@ -85,10 +87,10 @@ def gather(
         ledger=f"{folder}/ledger/ledger",
         preload=f"{folder}/{PRELOAD}",
         hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
-        cdi_paths=cdi.targets(specs, cdi.GPU_KIND),
+        cdi_paths=cdi_paths,
         driver_majors=_majors(int(time.monotonic())),
         image_drivers=drivers,
-        displaced=displaced(mounts, edits),
+        displaced=displaced(stay, edits),
     )
 
 

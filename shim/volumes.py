@@ -18,7 +18,7 @@ def read_only(mounts: Sequence[Mapping[str, Any]], targets: Iterable[str]) -> di
         volume = _over(mounts, target)
         if volume is not None and _is_read_only_bind(volume):
             below = posixpath.relpath(target, _destination(volume))
-            found[target] = posixpath.join(str(volume.get("source")), below)
+            found[target] = posixpath.normpath(posixpath.join(str(volume.get("source")), below))
     return found
 
 

@@ -27,7 +27,7 @@ def bind(place: str, *options: str, source: str = "/host") -> dict[str, Any]:
         ([bind("/usr", "ro")], "/host/lib/x86_64-linux-gnu/libcuda.so.1"),
         ([bind("//usr/./", "ro")], "/host/lib/x86_64-linux-gnu/libcuda.so.1"),
         ([bind(LIB, "ro")], "/host/libcuda.so.1"),
-        ([bind(TARGET, "ro")], "/host/."),
+        ([bind(TARGET, "ro")], "/host"),
         ([bind("/", "ro")], f"/host{TARGET}"),
         ([bind("/us", "ro"), bind("/usr/lib/x86", "ro")], None),
         ([bind("/usr", "ro"), bind("/usr/lib")], None),
@@ -56,6 +56,14 @@ def test_an_etc_without_ld_so_preload_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GpuportionError, match=f"GP311|{tmp_path}/ld.so.preload is missing"):
         gathering.displaced(mounts, injection().edits)
     (tmp_path / "ld.so.preload").touch()
+    assert gathering.displaced(mounts, injection().edits) == frozenset()
+
+
+def test_a_file_that_is_mounted_at_the_very_place_is_a_place(tmp_path: Path) -> None:
+    """A user's own ld.so.preload, read-only: ours comes over it."""
+    own = tmp_path / "preload"
+    own.touch()
+    mounts = [bind("/etc/ld.so.preload", "ro", source=str(own))]
     assert gathering.displaced(mounts, injection().edits) == frozenset()
 
 
