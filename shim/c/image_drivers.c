@@ -13,7 +13,7 @@
 #include "real_path.h"
 #include "sentence.h"
 
-enum { PAGE = 32 << 10, PAGES = 256, CONF_MAX = 64 << 10 };
+enum { PAGE = 32 << 10, PAGES = 256, CONF_MAX = 64 << 10, SEEN = 64 };
 
 // As the kernel has it (linux/dirent.h has no struct for programs).
 struct entry {
@@ -28,6 +28,8 @@ struct search {
     struct bytes root_path, *found;
     int files;
     bool too_many;
+    struct stat seen[SEEN]; // folders, under whatever name: /lib is a link to /usr/lib, ld.so.conf names both
+    int folders;
 };
 
 typedef void visit(struct search *s, const char *folder, const char *name);
@@ -59,10 +61,25 @@ static void join(struct bytes *path, const char *folder, const char *more, const
     bytes_text(path, name);
 }
 
+static visit see_driver;
+
+static bool seen_before(struct search *s, int fd) {
+    struct stat is;
+    if (fstat(fd, &is) != 0)
+        return true;
+    for (int i = 0; i < s->folders; i++)
+        if (s->seen[i].st_dev == is.st_dev && s->seen[i].st_ino == is.st_ino)
+            return true;
+    if (s->folders < SEEN)
+        s->seen[s->folders++] = is;
+    return false;
+}
+
 static void each_entry(struct search *s, const char *folder, visit *see) {
     _Alignas(struct entry) char page[PAGE];
     int fd = image_reopen(image_find(s->root, folder), S_IFDIR);
-    for (int i = 0; fd >= 0 && !s->too_many; i++) {
+    bool again = fd >= 0 && see == see_driver && seen_before(s, fd);
+    for (int i = 0; fd >= 0 && !again && !s->too_many; i++) {
         long n = syscall(SYS_getdents64, fd, page, sizeof page);
         if (n <= 0)
             break;
@@ -146,10 +163,9 @@ static void look_in_each(struct search *s, const char *text, const char *separat
 static void see_conf(struct search *s, const char *folder, const char *name) {
     struct bytes path = {0}, text = {0};
     size_t n = strlen(name);
+    bool conf = n > 5 && strcmp(name + n - 5, ".conf") == 0;
     join(&path, folder, "/", name);
-    int fd = n > 5 && strcmp(name + n - 5, ".conf") == 0
-                 ? image_reopen(image_find(s->root, bytes_c(&path)), S_IFREG)
-                 : -1;
+    int fd = conf ? image_reopen(image_find(s->root, bytes_c(&path)), S_IFREG) : -1;
     if (fd >= 0 && image_read(fd, CONF_MAX, &text))
         look_in_each(s, bytes_c(&text), " \t\r\n:,");
     if (fd >= 0)
@@ -180,7 +196,7 @@ bool image_drivers_find(const struct bundle *b, int root, struct bytes *out, str
     each_entry(&s, "/usr/local", see_toolkit);
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         each_entry(&s, folders[i], see_driver);
-    each_entry(&s, "/etc", see_conf);
+    see_conf(&s, "/etc", "ld.so.conf");
     each_entry(&s, "/etc/ld.so.conf.d", see_conf);
     look_in_library_path(&s, b);
     bytes_text(out, "]");
