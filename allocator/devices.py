@@ -9,6 +9,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Final, Protocol
 
+from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.sizes import MIB
 
 MARGIN: Final = 64 * MIB
@@ -60,13 +61,14 @@ class Gpu:
 @dataclass(frozen=True, slots=True)
 class Share:
     """A portion of one GPU: `limit` bytes, or all of it (`exclusive`). `context` as in the policy page,
-    bytes."""
+    bytes. `mig`: the instance that it is, where it is one; `limit` is then what that has."""
 
     uuid: str
     index: int
     limit: int
     exclusive: bool = False
     context: int = 0
+    mig: MigPortion | None = None
 
 
 @dataclass(frozen=True, slots=True)

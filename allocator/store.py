@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from gpuportion.allocator.devices import Share
 from gpuportion.allocator.lifecycle import Event, State, step
+from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.allocator.processes import Process
 
 VERSION: Final = 1
@@ -74,6 +75,11 @@ class Grant:
         """How messages call it."""
         return self.name or self.id[:12] or f"pid {self.holder.pid if self.holder else '?'}"
 
+    @property
+    def mig(self) -> MigPortion | None:
+        """The MIG instance that it is, where it is one: then it has no other share, and no pages."""
+        return self.shares[0].mig if self.shares else None
+
 
 class BrokenStoreError(Exception):
     """The file cannot be read, or is of another version."""
@@ -83,10 +89,15 @@ class StaleError(Exception):
     """The grant is no longer in the state that the change was made for."""
 
 
+def _share(value: dict[str, Any]) -> Share:
+    mig = value.get("mig")
+    return Share(**{**value, "mig": mig and MigPortion(**mig)})
+
+
 COLUMNS: Final = ("generation", "token", "state", "boot", "deadline")
 DETAIL: Final = tuple(f.name for f in dataclasses.fields(Grant) if f.name not in COLUMNS)
 RECORDS: Final[dict[str, Callable[[Any], Any]]] = {
-    "shares": lambda value: tuple(Share(**one) for one in value),
+    "shares": lambda value: tuple(map(_share, value)),
     "creator": lambda value: value and Process(**value),
     "holder": lambda value: value and Process(**value),
     "cgroups": tuple,
