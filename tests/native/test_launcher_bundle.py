@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,20 @@ def test_a_file_left_by_a_killed_launcher_is_in_nobodys_way(launcher: Launcher) 
     assert target.read_text() == "precious"
     assert launcher.config.read_bytes() == EDITED
     assert launcher.leftovers() == []
+
+
+def test_a_full_disk_leaves_config_json_as_it_was(launcher: Launcher) -> None:
+    """The new file is whole before it takes the old one's place."""
+    text = launcher.write(config(REQUEST))
+
+    def little_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+
+    with ScriptedDaemon(launcher.run_dir, edit_it):
+        result = launcher.run("create", "c1", preexec_fn=little_room)
+    assert "cannot be replaced" in refused_with(launcher, result)
+    assert launcher.config.read_bytes() == text
 
 
 # The image's own /etc/ld.so.preload
