@@ -136,7 +136,6 @@ def env(given: Sequence[str], removed: Removed) -> dict[str, str]:
 
 
 def _path(value: object) -> str:
-    """A path without what hides it: `//.gpuportion/`, `/x/../dev/nvidia0`."""
-    if not isinstance(value, str) or not value:
-        return ""
-    return posixpath.normpath("/" + value.lstrip("/")) if value.startswith("/") else posixpath.normpath(value)
+    """A path without what hides it: `//.gpuportion/`, `/x/../dev/nvidia0`, `dev/nvidia0` (runtimes begin at the
+    container's root)."""
+    return posixpath.normpath("/" + value.lstrip("/")) if isinstance(value, str) and value else ""

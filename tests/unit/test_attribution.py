@@ -6,6 +6,7 @@ import mmap
 import os
 import subprocess
 import tempfile
+from decimal import Decimal
 
 import pytest
 from tests.support.daemon import Sleeper
@@ -115,16 +116,19 @@ def test_what_is_listed_is_not_taken_off_twice() -> None:
 
 def test_each_gpu_has_its_own_patience() -> None:
     """What nobody is listed for on one GPU says nothing of another; everything else is as it was read."""
-    read = Reading(0, UUID, "A100", 0, 80 * GIB, reserved=600 * MIB, used=GIB, processes={})
+    read = Reading(
+        0, UUID, "A100", 0, 80 * GIB, reserved=600 * MIB, used=GIB, processes={}, links={"GPU-1": 3}
+    )
     other = Reading(1, UUID[:-1] + "1", "H100", 5, 90 * GIB, reserved=0, used=0, processes={}, trouble="hot")
-    attribution = Attribution(margin=7)
+    attribution = Attribution(margin=7, overcommit=Decimal("1.5"))
     for _ in range(PATIENCE):
         first, second = attribution.update(Sample((read, other), "550.54.15"), [])
     assert (first.unmanaged, second.unmanaged) == (GIB, 0)
     for gpu, one in ((first, read), (second, other)):
         assert (gpu.index, gpu.uuid, gpu.model, gpu.minor) == (one.index, one.uuid, one.model, one.minor)
         assert (gpu.total, gpu.reserved, gpu.used) == (one.total, one.reserved, one.used)
-        assert (gpu.margin, gpu.trouble) == (7, one.trouble)
+        assert (gpu.margin, gpu.trouble, gpu.overcommit) == (7, one.trouble, Decimal("1.5"))
+        assert gpu.links == one.links
 
 
 def test_the_processes_of_a_grant_are_counted_together() -> None:

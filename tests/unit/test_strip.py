@@ -191,3 +191,20 @@ def test_a_variable_is_known_by_its_name_whatever_its_value_is() -> None:
     removed = strip.Removed()
     assert strip.env(["NVIDIA_VISIBLE_DEVICES=a=b", "A=b=c"], removed) == {"A": "A=b=c"}
     assert removed == ["environment NVIDIA_VISIBLE_DEVICES"]
+
+
+def test_a_path_begins_at_the_containers_root() -> None:
+    """However many slashes it begins with, none among them; a longer name is another one."""
+    removed = strip.Removed()
+    targets = [
+        "/.gpuportion/x",
+        "//.gpuportion",
+        ".gpuportion/x",
+        "/a/../.gpuportion",
+        "/X/.gpuportion/x",
+        "/X.gpuportion",
+    ]
+    given = [{"destination": target, "source": "tmpfs"} for target in targets]
+    assert strip.mounts(given, CDI, removed) == given[4:]
+    node = {"path": "dev/nvidia0", "type": "c", "major": 1, "minor": 3}
+    assert strip.devices([node], MAJORS, CDI, removed) == ([], {("c", 1, 3)})
