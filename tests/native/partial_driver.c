@@ -58,7 +58,7 @@ PUBLIC CUresult cuMemAlloc_v2(CUdeviceptr *out, size_t bytes) {
 }
 /* Some drivers answer a lookup with another address than that of their export. */
 static CUresult alloc_by_another_address(CUdeviceptr *out, size_t bytes) {
-    return cuMemAlloc_v2(out, bytes);
+    return bytes ? make(out) : 1; /* not by the exported name, which is the preloaded library's */
 }
 PUBLIC CUresult cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags,
                                     int *status) {
