@@ -20,7 +20,7 @@ from gpuportion.hooks import stages
 from gpuportion.shim import cdi, strip, volumes
 from gpuportion.shim.image_drivers import Found
 from gpuportion.shim.preload import preload_text
-from gpuportion.shim.spec import Injection
+from gpuportion.shim.spec import Injection, Interposer
 
 PRELOAD: Final = "ld.so.preload"
 INSIDE_LIBCUDA: Final = f"{paths.INSIDE_DRIVER}/libcuda.so.1"
@@ -80,16 +80,18 @@ def gather(
     return Injection(
         edits=edits,
         device_numbers=device_nodes.numbers(edits),
-        library=ours.library,
-        nvml_library=ours.nvml_library,
-        alias=ours.alias,
-        policy=f"{folder}/policy",
-        ledger=f"{folder}/ledger/ledger",
-        preload=f"{folder}/{PRELOAD}",
+        interposer=Interposer(
+            library=ours.library,
+            nvml_library=ours.nvml_library,
+            alias=ours.alias,
+            policy=f"{folder}/policy",
+            ledger=f"{folder}/ledger/ledger",
+            preload=f"{folder}/{PRELOAD}",
+            image_drivers=drivers,
+        ),
         hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
         cdi_paths=cdi_paths,
         driver_majors=_majors(int(time.monotonic())),
-        image_drivers=drivers,
         displaced=displaced(stay, edits),
     )
 

@@ -1,10 +1,10 @@
 """The edit of an OCI spec: a plain dict in, a plain dict out, unknown keys kept, the input left alone.
 
 First what NVIDIA's tools put in goes (`strip.py`), then the grant is put in: device nodes and their cgroup
-rules, the driver's files, hooks and environment from the CDI spec with our libraries in the place of libcuda
-and NVML, our own folder, and our two hooks. A driver that the image brings itself is covered. Nothing is read
-and nothing decided here: an Injection has every host path and number. No path of the image ever becomes the
-source of a mount.
+rules, the driver's files, hooks and environment from the CDI spec, and our own hooks. Where our libraries hold
+the container to it they stand in the place of libcuda and NVML, with our own folder, and a driver that the image
+brings itself is covered; where the GPU itself does (MIG), the driver is left as it is. Nothing is read and nothing
+decided here: an Injection has every host path and number. No path of the image ever becomes the source of a mount.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpuportion.errors import GpuportionError
 from gpuportion.shim import cdi, image_drivers, strip
 from gpuportion.shim.preload import preload_text, preload_variable
 
-__all__ = ["Edited", "Injection", "change", "edit", "preload_text"]
+__all__ = ["Edited", "Injection", "Interposer", "change", "edit", "preload_text"]
 
 READ_ONLY: Final = ("ro", "nosuid", "nodev", "rbind", "rprivate")
 LEDGER: Final = ("rw", "nosuid", "nodev", "noexec", "rbind", "rprivate")
@@ -40,27 +40,35 @@ DEFAULT_MODE: Final = 0o666
 
 
 @dataclass(frozen=True, slots=True)
-class Injection:
-    """What one grant puts into a spec. Every path but those of `edits` targets is a host path.
+class Interposer:
+    """Our libraries, and the files of one grant by which they hold it. `image_drivers`: what the image has of a
+    driver itself."""
 
-    `device_numbers`: host path of each device node of `edits` -> (type, major, minor), for nodes of which CDI
-    does not say. What to take out: `cdi_paths`, `cdi.targets` of every GPU spec, and `driver_majors`,
-    `strip.majors` of /proc/devices. `hooks`: `hooks.stages.entries`. `image_drivers`: what the image has of a
-    driver itself. `displaced`: targets of `edits` that can't be made, in volumes that are read-only.
-    """
-
-    edits: cdi.ContainerEdits
-    device_numbers: Mapping[str, tuple[str, int, int]]
     library: str
     nvml_library: str
     alias: str
     policy: str
     ledger: str
     preload: str
+    image_drivers: tuple[image_drivers.Found, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What one grant puts into a spec. Every path but those of `edits` targets is a host path.
+
+    `device_numbers`: host path of each device node of `edits` -> (type, major, minor), for nodes of which CDI
+    does not say. What to take out: `cdi_paths`, `cdi.targets` of every GPU spec, and `driver_majors`,
+    `strip.majors` of /proc/devices. `hooks`: `hooks.stages.entries`. `interposer`: None where the GPU itself holds
+    the container to its grant. `displaced`: targets of `edits` that can't be made, in volumes that are read-only.
+    """
+
+    edits: cdi.ContainerEdits
+    device_numbers: Mapping[str, tuple[str, int, int]]
     hooks: Mapping[str, Mapping[str, Any]]
+    interposer: Interposer | None
     cdi_paths: frozenset[str] = frozenset()
     driver_majors: frozenset[int] = frozenset({strip.NVIDIA_MAJOR})
-    image_drivers: tuple[image_drivers.Found, ...] = ()
     displaced: frozenset[str] = frozenset()
 
 
@@ -112,8 +120,11 @@ def _list(of: Mapping[str, Any], name: str, kind: type = dict) -> Sequence[Any]:
 
 def _process(process: Mapping[str, Any], injection: Injection, removed: strip.Removed) -> dict[str, Any]:
     env = strip.env(_list(process, "env", str), removed)
-    own = env.get("LD_PRELOAD", "").partition("=")[2]
-    for entry in (*injection.edits.env, VISIBLE, f"LD_PRELOAD={preload_variable(own)}"):
+    ours = [*injection.edits.env, VISIBLE]
+    if injection.interposer is not None:
+        own = env.get("LD_PRELOAD", "").partition("=")[2]
+        ours.append(f"LD_PRELOAD={preload_variable(own)}")
+    for entry in ours:
         name = entry.partition("=")[0]
         env.pop(name, None)
         env[name] = entry
@@ -173,19 +184,26 @@ def _mounts(given: Sequence[Any], injection: Injection, removed: strip.Removed) 
     """Ours last: of two mounts at one place the last wins, so a user's can't cover ours."""
     stay = strip.mounts(given, injection.cdi_paths, removed)
     in_place = [each for each in injection.edits.mounts if each.target not in injection.displaced]
+    driver = [_driver_mount(each, injection.interposer) for each in in_place]
+    folder = {"destination": paths.INSIDE, "source": "tmpfs", "type": "tmpfs", "options": list(FOLDER)}
+    if injection.interposer is None:
+        return [*stay, *driver, *([folder] if injection.displaced else ()), *_displaced(injection)]
     return [
         *stay,
-        *(_driver_mount(each, injection) for each in in_place),
-        *_over_the_images(stay, injection),
-        *_own_mounts(injection),
+        *driver,
+        *_over_the_images(stay, injection.edits, injection.interposer),
+        folder,
+        *_own_mounts(injection.edits, injection.interposer),
         *_displaced(injection),
     ]
 
 
-def _over_the_images(stay: Sequence[Any], injection: Injection) -> list[dict[str, Any]]:
-    ours = image_drivers.Ours(cuda=injection.library, nvml=injection.nvml_library)
+def _over_the_images(
+    stay: Sequence[Any], edits: cdi.ContainerEdits, interposer: Interposer
+) -> list[dict[str, Any]]:
+    ours = image_drivers.Ours(cuda=interposer.library, nvml=interposer.nvml_library)
     places = [posixpath.normpath(str(mount.get("destination"))) for mount in stay]
-    covers = image_drivers.covers(injection.image_drivers, injection.edits, ours, places)
+    covers = image_drivers.covers(interposer.image_drivers, edits, ours, places)
     return [_bind(source, target) for target, source in covers.items()]
 
 
@@ -195,17 +213,19 @@ def _displaced(injection: Injection) -> list[dict[str, Any]]:
     for each in injection.edits.mounts:
         target = f"{paths.INSIDE_LIB}/{posixpath.basename(each.target)}"
         if each.target in injection.displaced and not cdi.OTHER_CLASS.search(each.target):
-            moved.setdefault(target, _driver_mount(dataclasses.replace(each, target=target), injection))
+            there = dataclasses.replace(each, target=target)
+            moved.setdefault(target, _driver_mount(there, injection.interposer))
     return list(moved.values())
 
 
-def _driver_mount(mount: cdi.Mount, injection: Injection) -> dict[str, Any]:
-    """A CDI mount; every libcuda and NVML, by any name, is ours, so that what bypasses a preload meets it."""
+def _driver_mount(mount: cdi.Mount, interposer: Interposer | None) -> dict[str, Any]:
+    """A CDI mount; where we interpose, every libcuda and NVML, by any name, is ours, so that what bypasses a preload
+    meets it."""
     name = posixpath.basename(mount.target)
-    if cdi.LIBCUDA.fullmatch(name):
-        return _bind(injection.library, mount.target)
-    if cdi.LIBNVML.fullmatch(name):
-        return _bind(injection.nvml_library, mount.target)
+    if interposer is not None and cdi.LIBCUDA.fullmatch(name):
+        return _bind(interposer.library, mount.target)
+    if interposer is not None and cdi.LIBNVML.fullmatch(name):
+        return _bind(interposer.nvml_library, mount.target)
     options = list(mount.options or READ_ONLY)
     if mount.type not in (None, "bind"):
         return {"destination": mount.target, "source": mount.source, "type": mount.type, "options": options}
@@ -214,20 +234,19 @@ def _driver_mount(mount: cdi.Mount, injection: Injection) -> dict[str, Any]:
     return _bind(mount.source, mount.target, options)
 
 
-def _own_mounts(injection: Injection) -> list[dict[str, Any]]:
-    libcuda, nvml = cdi.driver_paths(injection.edits)
-    folder = {"destination": paths.INSIDE, "source": "tmpfs", "type": "tmpfs", "options": list(FOLDER)}
+def _own_mounts(edits: cdi.ContainerEdits, interposer: Interposer) -> list[dict[str, Any]]:
+    libcuda, nvml = cdi.driver_paths(edits)
     binds = (
-        (injection.library, paths.INSIDE_CUDA),
-        (injection.nvml_library, paths.INSIDE_NVML),
-        (injection.alias, paths.INSIDE_ALIAS),
+        (interposer.library, paths.INSIDE_CUDA),
+        (interposer.nvml_library, paths.INSIDE_NVML),
+        (interposer.alias, paths.INSIDE_ALIAS),
         (libcuda, f"{paths.INSIDE_DRIVER}/libcuda.so.1"),
         (nvml, f"{paths.INSIDE_DRIVER}/libnvidia-ml.so.1"),
-        (injection.policy, paths.INSIDE_POLICY),
-        (injection.preload, paths.INSIDE_PRELOAD),
+        (interposer.policy, paths.INSIDE_POLICY),
+        (interposer.preload, paths.INSIDE_PRELOAD),
     )
-    ledger = _bind(injection.ledger, paths.INSIDE_LEDGER, LEDGER)
-    return [folder, *(_bind(source, target) for source, target in binds), ledger]
+    ledger = _bind(interposer.ledger, paths.INSIDE_LEDGER, LEDGER)
+    return [*(_bind(source, target) for source, target in binds), ledger]
 
 
 def _bind(source: str, target: str, options: Sequence[str] = READ_ONLY) -> dict[str, Any]:
@@ -239,7 +258,8 @@ def _hooks(given: Mapping[str, Any], injection: Injection, removed: strip.Remove
     ours = frozenset(posixpath.basename(str(entry["path"])) for entry in injection.hooks.values())
     edited = strip.hooks({stage: _list(given, stage) for stage in given}, ours, removed)
     for hook in injection.edits.hooks:
-        if COMPAT in hook.args or (injection.displaced and LINKS in hook.args):
+        covered = injection.interposer is not None and COMPAT in hook.args
+        if covered or (injection.displaced and LINKS in hook.args):
             continue
         edited.setdefault(hook.stage, []).append(_cdi_hook(hook))
     for stage, entry in injection.hooks.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpuportion.hooks import stages
 from gpuportion.shim import cdi
-from gpuportion.shim.spec import Injection
+from gpuportion.shim.spec import Injection, Interposer
 
 LIB = "/usr/lib/x86_64-linux-gnu"
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
@@ -66,12 +66,15 @@ def injection(device: str = "0", **changes: Any) -> Injection:
     values: dict[str, Any] = {
         "edits": cdi.edits(specs, cdi.GPU_KIND, [device]),
         "device_numbers": NUMBERS,
-        "library": "/opt/gpuportion/lib/libcap_mem.so",
-        "nvml_library": "/opt/gpuportion/lib/libcap_nvml.so",
-        "alias": "/opt/gpuportion/lib/libcap_alias.so",
-        "policy": f"{grant}/policy",
-        "ledger": f"{grant}/ledger/ledger",
-        "preload": f"{grant}/ld.so.preload",
+        "interposer": Interposer(
+            library="/opt/gpuportion/lib/libcap_mem.so",
+            nvml_library="/opt/gpuportion/lib/libcap_nvml.so",
+            alias="/opt/gpuportion/lib/libcap_alias.so",
+            policy=f"{grant}/policy",
+            ledger=f"{grant}/ledger/ledger",
+            preload=f"{grant}/ld.so.preload",
+            image_drivers=changes.pop("image_drivers", ()),
+        ),
         "hooks": stages.entries(
             "/opt/gpuportion/bin/gpuportion-hook",
             socket="/run/gpuportion/gpuportiond.sock",

@@ -65,7 +65,7 @@ def test_the_image_is_never_a_source() -> None:
     user = {"destination": "/data", "source": "/data", "type": "bind", "options": ["rbind"]}
     mounts = spec.edit({"mounts": [user]}, made)["mounts"]
     (cover,) = [each for each in mounts if each["destination"] == path]
-    assert cover["source"] == made.library and "ro" in cover["options"]
+    assert made.interposer and cover["source"] == made.interposer.library and "ro" in cover["options"]
     order = [each["destination"] for each in mounts]
     assert order.index("/data") < order.index(path) < order.index("/.gpuportion")
     assert all(each["source"] != path for each in mounts)

@@ -73,8 +73,9 @@ def test_displaced_files_lie_in_our_folder() -> None:
     edited = spec.edit({"process": {"env": ["LD_LIBRARY_PATH=/opt/lib"]}}, made)
     sources = {each["destination"]: each["source"] for each in edited["mounts"]}
     assert not [place for place in sources if place.startswith(LIB)]
-    assert sources["/.gpuportion/lib/libcuda.so.550.54.15"] == made.library
-    assert sources["/.gpuportion/lib/libnvidia-ml.so.550.54.15"] == made.nvml_library
+    assert made.interposer is not None
+    assert sources["/.gpuportion/lib/libcuda.so.550.54.15"] == made.interposer.library
+    assert sources["/.gpuportion/lib/libnvidia-ml.so.550.54.15"] == made.interposer.nvml_library
     assert sources["/.gpuportion/lib/libnvidia-ptxjitcompiler.so.550.54.15"] == FILES[2]
     assert sources["/usr/bin/nvidia-smi"] == "/usr/bin/nvidia-smi"
     assert "LD_LIBRARY_PATH=/opt/lib:/.gpuportion/lib" in edited["process"]["env"]
