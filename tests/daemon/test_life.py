@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.daemon import CONFIG, GB, MIB, Cgroup, Daemon, Granted, Sleeper
@@ -103,7 +104,7 @@ def test_a_container_that_nobody_would_confirm_is_not_restored(daemon: Daemon) -
     """crun calls no hook when it restores; runc does."""
     spec = json.loads(CONFIG.read_text())
     spec["process"]["env"].append("GPU_MEMORY_LIMIT=4G")
-    asked = {"verb": "restore", "root": "", "id": "c1", "bundle": "/b", "preload_bytes": 0}
+    asked: dict[str, Any] = {"verb": "restore", "root": "", "id": "c1", "bundle": "/b", "preload_bytes": 0}
     body = json.dumps(spec).encode()
     with pytest.raises(RefusedError, match="crun restores a container without calling its hooks"):
         daemon.ask("create", body=body, runtime="/usr/bin/crun", **asked)
