@@ -36,7 +36,6 @@ WAY_OUT: Final = (
     "Install the NVIDIA Container Toolkit, then: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 )
 
-ANEW: Final = "Make it anew: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 MISLEADING: Final = re.compile("no such file or directory|executable file not found|permission denied", re.I)
 
 _Stamp = tuple[int, int, int, int]
@@ -120,17 +119,24 @@ def missing(edits: cdi.ContainerEdits) -> str | None:
 
 
 def require_files(edits: cdi.ContainerEdits) -> None:
-    """GpuportionError GP302 if a file to mount is gone (runc's own words for it would not say what to do), or if a
-    folder to mount has the driver in it, which a program would then open there, past the limit."""
-    gone = missing(edits)
-    if gone is not None:
-        why = f"the CDI spec of the GPU names {gone}, which is gone: it is older than the driver. {ANEW}"
-        raise GpuportionError("GP302", why=why)
+    """GpuportionError GP302 if a file to mount is gone, or if a folder to mount has the driver in it, which a program
+    would then open there, past the limit."""
+    require_sources(edits)
     for mount in edits.mounts:
         found = _driver_in(mount.source)
         if found is not None:
             why = f"the CDI spec of the GPU mounts the folder {mount.source} with {found} in it, which can't be held"
-            raise GpuportionError("GP302", why=f"{why}; it must name the driver's files one by one. {ANEW}")
+            raise GpuportionError(
+                "GP302", why=f"{why}; it must name the driver's files one by one. {cdi.ANEW}"
+            )
+
+
+def require_sources(edits: cdi.ContainerEdits) -> None:
+    """GpuportionError GP302 if a file to mount is gone: runc's own words for it would not say what to do."""
+    gone = missing(edits)
+    if gone is not None:
+        why = f"the CDI spec of the GPU names {gone}, which is gone: it is older than the driver. {cdi.ANEW}"
+        raise GpuportionError("GP302", why=why)
 
 
 def _driver_in(path: str) -> str | None:

@@ -91,14 +91,19 @@ def gather(
         ),
         hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
         cdi_paths=cdi_paths,
-        driver_majors=_majors(int(time.monotonic())),
+        driver_majors=majors(int(time.monotonic())),
         displaced=displaced(stay, edits),
     )
 
 
-def displaced(mounts: Sequence[Mapping[str, Any]], edits: cdi.ContainerEdits) -> frozenset[str]:
-    """The driver's files for which a read-only volume has no place. Only looked at: nothing there is a source."""
-    targets = [paths.INSIDE_PRELOAD, *(mount.target for mount in edits.mounts)]
+def displaced(
+    mounts: Sequence[Mapping[str, Any]], edits: cdi.ContainerEdits, *, preload: bool = True
+) -> frozenset[str]:
+    """The driver's files for which a read-only volume has no place. Only looked at: nothing there is a source.
+
+    `preload`: whether ours is among them, which must have its place."""
+    own = [paths.INSIDE_PRELOAD] if preload else []
+    targets = [*own, *(mount.target for mount in edits.mounts)]
     there = volumes.read_only(mounts, targets)
     missing = {target: place for target, place in there.items() if not os.path.lexists(place)}
     if paths.INSIDE_PRELOAD in missing:
@@ -108,7 +113,7 @@ def displaced(mounts: Sequence[Mapping[str, Any]], edits: cdi.ContainerEdits) ->
 
 
 @functools.lru_cache(maxsize=1)
-def _majors(second: int) -> frozenset[int]:
+def majors(second: int) -> frozenset[int]:
     """The driver's majors, read once a second at most: they change only when its modules are loaded again."""
     return device_nodes.driver_majors()
 

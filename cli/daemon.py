@@ -51,6 +51,7 @@ def simulation(spec: str, run_dir: str) -> dict[str, str]:
     sim = simgpu.ensure(spec, DIRECTORY if usual else f"{run_dir}/sim", cdi_dir=f"{run_dir}/cdi")
     return {
         "GPUPORTION_NVML": f"{sim.lib}/libnvidia-ml.so.1",
+        "GPUPORTION_DRIVER_PROC": sim.proc,
         STATE: sim.state,
         "GPUPORTION_CDI_DIRS": f"{run_dir}/cdi",
     }

@@ -22,6 +22,7 @@ LIBCUDA: Final = re.compile(r"libcuda\.so(\.[0-9]+)*")
 LIBNVML: Final = re.compile(r"libnvidia-ml\.so(\.[0-9]+)*")
 OTHER_CLASS: Final = re.compile(r"/(i[3-6]86-linux-gnu|lib32|libx32)/")
 """Folders of 32-bit libraries: a driver's 32-bit copy is never the one that our library calls."""
+ANEW: Final = "Make it anew: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 STAGES: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
@@ -164,8 +165,10 @@ def parse(document: object, source: str, priority: int = 0) -> Spec:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_.-]*", kind):
         raise reader.wrong("kind", f"is not vendor/class: {kind}")
     devices = dict(reader.each(top, "devices", "the file", lambda one, where: _device(reader, one, where)))
-    if not devices or len(devices) != len(top["devices"]):
-        raise reader.wrong("devices", "is empty or has a name twice")
+    if len(devices) != len(
+        top.get("devices") or ()
+    ):  # none: a node whose GPUs are all in MIG mode, and empty
+        raise reader.wrong("devices", "has a name twice")
     edits = _edits(reader, top.get("containerEdits"), "containerEdits")
     return Spec(source, kind, devices, edits, priority)
 
@@ -275,6 +278,28 @@ def _defining(specs: Sequence[Spec], kind: str, name: str) -> Spec:
     return winners[0]
 
 
+def common(specs: Iterable[Spec], kind: str) -> Spec:
+    """The spec that has the driver's files for all its devices, for a device that no spec knows yet.
+
+    GpuportionError GP302: there is none, or two of one folder that differ.
+    """
+    having = [spec for spec in specs if spec.kind == kind and _has_libcuda(spec.edits)]
+    if not having:
+        why = f"no CDI spec of {kind} mounts the driver's libcuda.so for all devices. {ANEW}"
+        raise GpuportionError("GP302", why=why)
+    best = max(spec.priority for spec in having)
+    first, *others = [spec for spec in having if spec.priority == best]
+    for other in others:
+        if other.edits != first.edits:
+            both = f"{first.source} and {other.source}"
+            raise GpuportionError("GP302", why=f"{both} have the driver's files for {kind}, and they differ")
+    return first
+
+
+def _has_libcuda(of: ContainerEdits) -> bool:
+    return any(LIBCUDA.fullmatch(posixpath.basename(mount.target)) for mount in of.mounts)
+
+
 def name_of(specs: Iterable[Spec], kind: str, *, index: int, uuid: str) -> str:
     """The CDI name of a GPU: its UUID where a spec has it, since an index may be another GPU's by now."""
     names = {name for spec in specs if spec.kind == kind for name in spec.devices}
@@ -301,5 +326,4 @@ def _driver_file(of: ContainerEdits, pattern: re.Pattern[str], name: str) -> str
     for mount in of.mounts:
         if pattern.fullmatch(posixpath.basename(mount.target)) and not OTHER_CLASS.search(mount.target):
             return mount.source
-    anew = "Make it anew: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
-    raise GpuportionError("GP302", why=f"the CDI spec of {GPU_KIND} mounts no {name}. {anew}")
+    raise GpuportionError("GP302", why=f"the CDI spec of {GPU_KIND} mounts no {name}. {ANEW}")

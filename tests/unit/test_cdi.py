@@ -16,10 +16,9 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
     "no kind": (["kind"], None, "kind is missing"),
     "half a kind": (["kind"], "nvidia.com", "kind is not vendor/class"),
     "an unknown field": (["colour"], "red", "the file.colour is not a field that gpuportion knows"),
-    "no devices": (["devices"], [], "devices is empty"),
     "devices of no list": (["devices"], {}, "the file.devices is not a list"),
     "a number as a name": (["devices", 0, "name"], 0, "the file.devices[0].name is not a device name"),
-    "a name twice": (["devices", 1, "name"], "0", "devices is empty or has a name twice"),
+    "a name twice": (["devices", 1, "name"], "0", "devices has a name twice"),
     "an unknown edit": (["containerEdits", "netDevices"], [], "containerEdits.netDevices is not a field"),
     "a relative node": (
         ["containerEdits", "deviceNodes", 0, "path"],
@@ -180,6 +179,30 @@ def test_a_device_is_found_by_index_or_uuid(name: str) -> None:
     assert paths == ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0", "/dev/dri/renderD128"]
     assert got.device_nodes[2].host_path == "/dev/nvidia0"
     assert [hook.args[1] for hook in got.hooks] == ["create-symlinks", "update-ldcache"]
+
+
+def test_a_spec_without_devices_has_the_driver_all_the_same() -> None:
+    """Of a node whose GPUs are all in MIG mode and have no instance; no device is found in it."""
+    empty = cdi.parse({**document(), "devices": []}, "empty.yaml")
+    assert cdi.common([empty], cdi.GPU_KIND) is empty
+    with pytest.raises(GpuportionError, match="no CDI spec has the device"):
+        cdi.edits([empty], cdi.GPU_KIND, ["0"])
+
+
+def test_the_drivers_files_come_from_the_spec_of_the_highest_priority() -> None:
+    """One that has none is passed over; two that differ cannot both be meant."""
+    low = cdi.parse(document(), "/etc/cdi/nvidia.yaml", 0)
+    bare = cdi.parse({**document(), "containerEdits": {}}, "/var/run/cdi/bare.yaml", 2)
+    high = cdi.parse({**document(), "devices": []}, "/var/run/cdi/nvidia.yaml", 1)
+    assert cdi.common([low, bare, high], cdi.GPU_KIND) is high
+    twin = cdi.parse(document(), "/var/run/cdi/twin.yaml", 1)
+    assert cdi.common([high, twin], cdi.GPU_KIND) is high
+    other = document()
+    other["containerEdits"]["env"] = ["OTHER=1"]
+    with pytest.raises(GpuportionError, match="and they differ"):
+        cdi.common([high, cdi.parse(other, "/var/run/cdi/twin.yaml", 1)], cdi.GPU_KIND)
+    with pytest.raises(GpuportionError, match="mounts the driver's libcuda"):
+        cdi.common([bare], cdi.GPU_KIND)
 
 
 def test_two_devices_share_what_is_common() -> None:

@@ -1,0 +1,155 @@
+"""What a grant that is a MIG instance puts into a container's OCI spec: the driver, and the nodes of that instance.
+
+The driver's files, hooks and environment are what the CDI spec has for all devices. The device nodes are named by us,
+because nothing writes a CDI spec anew when instances change:
+
+    /dev/nvidia<minor>                       the GPU that the instance is of
+    /dev/nvidiactl, nvidia-uvm, nvidia-uvm-tools
+    /dev/nvidia-caps/nvidia-cap<n>           two: of the GPU instance and of its compute instance
+
+They are made in the container, so the last two need not exist on the host; in a user namespace, where none can be
+made, they are made on the host as nvidia-modprobe would. Decides nothing. Nothing of ours is loaded in the container:
+the GPU holds it to its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from gpuportion.allocator import cdi_files, device_nodes, injection
+from gpuportion.allocator.mig import capabilities
+from gpuportion.allocator.mig.portion import MigPortion
+from gpuportion.errors import GpuportionError
+from gpuportion.hooks import stages
+from gpuportion.shim import cdi, spec, strip
+
+PROC_VARIABLE: Final = "GPUPORTION_DRIVER_PROC"
+"""Stands for /proc in what is read of the driver here: a simulated one has its own."""
+
+CONTROL: Final = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+"""Nodes that every user of a GPU needs. Whatever else a CDI spec gives to all is left out: another GPU, graphics."""
+NEEDED: Final = CONTROL[0]
+READABLE: Final = 0o444
+"""Of a capability's node, as the driver makes it: to open it for reading is to have the capability."""
+
+
+def gather(
+    specs: Sequence[cdi.Spec],
+    portion: MigPortion,
+    *,
+    token: str,
+    container: str,
+    socket: str,
+    mounts: Sequence[Mapping[str, Any]] = (),
+    in_user_namespace: bool = False,
+) -> spec.Injection:
+    """The Injection of a grant that is `portion`. GpuportionError GP302: this host cannot give it."""
+    major, minors = numbers(portion)
+    edits = container_edits(specs, portion, major, minors)
+    cdi.driver_paths(edits)
+    cdi_files.require_sources(edits)
+    if in_user_namespace:
+        make_nodes(edits)
+    cdi_paths = cdi.targets(specs, cdi.GPU_KIND)
+    stay = strip.mounts(mounts, cdi_paths, strip.Removed())
+    return spec.Injection(
+        edits=edits,
+        device_numbers=device_nodes.numbers(edits),
+        hooks=stages.entries(injection.programs().hook, socket=socket, token=token, container=container),
+        interposer=None,
+        cdi_paths=cdi_paths,
+        driver_majors=injection.majors(int(time.monotonic())) | {major},
+        displaced=injection.displaced(stay, edits, preload=False),
+    )
+
+
+def container_edits(
+    specs: Sequence[cdi.Spec], portion: MigPortion, major: int, minors: Sequence[int]
+) -> cdi.ContainerEdits:
+    """The driver of the CDI specs, and the nodes of one instance."""
+    driver = cdi.common(specs, cdi.GPU_KIND)
+    known = {node.path: node for one in (driver.edits, *driver.devices.values()) for node in one.device_nodes}
+    if NEEDED not in known:
+        why = f"the CDI spec {driver.source} has no {NEEDED}. {cdi.ANEW}"
+        raise GpuportionError("GP302", why=why)
+    dev = posixpath.dirname(known[NEEDED].host_path)
+    return cdi.ContainerEdits(
+        env=driver.edits.env,
+        device_nodes=(
+            *(known[path] for path in CONTROL if path in known),
+            _node(dev, f"nvidia{portion.minor}", strip.NVIDIA_MAJOR, portion.minor),
+            *(_capability(dev, major, minor) for minor in minors),
+        ),
+        mounts=driver.edits.mounts,
+        hooks=driver.edits.hooks,
+        gids=driver.edits.gids,
+    )
+
+
+def _node(dev: str, name: str, major: int, minor: int) -> cdi.DeviceNode:
+    return cdi.DeviceNode(f"/dev/{name}", f"{dev}/{name}", type="c", major=major, minor=minor)
+
+
+def _capability(dev: str, major: int, minor: int) -> cdi.DeviceNode:
+    name = f"{capabilities.FOLDER}/nvidia-cap{minor}"
+    return cdi.DeviceNode(
+        f"/dev/{name}", f"{dev}/{name}", "c", major, minor, file_mode=READABLE, permissions="r"
+    )
+
+
+def numbers(portion: MigPortion) -> tuple[int, tuple[int, int]]:
+    """The major number of the capabilities' nodes, and the minor numbers of an instance's two."""
+    proc = os.environ.get(PROC_VARIABLE) or "/proc"
+    major = capabilities.major_in(_text(f"{proc}/devices"))
+    if major is None:
+        why = f"{proc}/devices has no nvidia-caps: the driver is older than R450, or its module is not loaded"
+        raise GpuportionError("GP302", why=why)
+    table = _text(f"{proc}/{capabilities.MINORS}")
+    named = zip(capabilities.names(portion), capabilities.files(portion), strict=True)
+    of_instance, of_compute = (_minor(table, proc, name, file) for name, file in named)
+    return major, (of_instance, of_compute)
+
+
+def _minor(table: str, proc: str, name: str, file: str) -> int:
+    own = f"{proc}/{capabilities.CAPABILITIES}/{file}"
+    found = capabilities.minor_in(table, name)
+    if found is None:
+        found = capabilities.minor_told(_text(own))
+    if found is None:
+        why = f"the driver tells no device number of the MIG instance: neither {proc}/{capabilities.MINORS} nor {own}"
+        raise GpuportionError("GP302", why=why)
+    return found
+
+
+def _text(path: str) -> str:
+    """A small file of the driver's; "" where it is not there, as after a GPU was reset."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def make_nodes(edits: cdi.ContainerEdits) -> None:
+    """The capabilities' nodes that this host lacks. GpuportionError GP306 if they can't be made."""
+    for node in edits.device_nodes:
+        if f"/{capabilities.FOLDER}/" not in node.host_path or node.major is None or node.minor is None:
+            continue
+        number = os.makedev(node.major, node.minor)
+        try:
+            os.makedirs(os.path.dirname(node.host_path), mode=0o755, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mknod(node.host_path, stat.S_IFCHR | READABLE, number)
+                os.chmod(node.host_path, READABLE)
+        except OSError as problem:
+            raise GpuportionError("GP306", what=f"making {node.host_path}", why=problem.strerror) from None
+        there = os.lstat(node.host_path)
+        if not stat.S_ISCHR(there.st_mode) or there.st_rdev != number:
+            why = f"it is there with another number than {node.major}:{node.minor}. Remove it"
+            raise GpuportionError("GP306", what=f"using {node.host_path}", why=why)

@@ -1,0 +1,219 @@
+"""What a MIG instance puts into a spec: the nodes of that instance and no other's, and nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.gpu_specs import FILES, document
+
+from gpuportion.allocator import mig_injection
+from gpuportion.allocator.mig import capabilities
+from gpuportion.allocator.mig.portion import MigPortion
+from gpuportion.errors import GpuportionError
+from gpuportion.hooks import stages
+from gpuportion.shim import cdi, spec
+
+CONFIG = Path(__file__).parent / "docker-config.json"
+PORTION = MigPortion(
+    gpu="GPU-1",
+    index=1,
+    minor=0,
+    gi=3,
+    ci=0,
+    uuid="MIG-1",
+    profile="2g.10gb",
+    memory=9856 << 20,
+    compute=2,
+    compute_total=7,
+)
+MINORS = "config 1\nmonitor 2\ngpu0/gi3/access 30\ngpu0/gi3/ci0/access 31\ngpu1/gi3/access 165\n"
+DEVICES = (
+    "Character devices:\n195 nvidia\n510 nvidia-caps\n511 nvidia-uvm\n\nBlock devices:\n  7 nvidia-caps\n"
+)
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The driver's tables, as of one GPU with one instance."""
+    (tmp_path / "driver/nvidia-caps").mkdir(parents=True)
+    (tmp_path / "driver/nvidia-caps/mig-minors").write_text(MINORS)
+    (tmp_path / "devices").write_text(DEVICES)
+    monkeypatch.setenv(mig_injection.PROC_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def specs(**changes: Any) -> list[cdi.Spec]:
+    return [cdi.parse({**document(), **changes}, "/etc/cdi/nvidia.yaml")]
+
+
+def edits() -> cdi.ContainerEdits:
+    return mig_injection.container_edits(specs(), PORTION, 510, (30, 31))
+
+
+def edited(before: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    hooks = stages.entries("/opt/gpuportion-hook", socket="/run/s", token="0" * 32, container="c1")
+    paths = cdi.targets(specs(), cdi.GPU_KIND)
+    values: dict[str, Any] = {"edits": edits(), "device_numbers": {}, "hooks": hooks, "interposer": None}
+    numbers = {"/dev/nvidiactl": ("c", 195, 255), "/dev/nvidia-uvm": ("c", 511, 0)}
+    values |= {"device_numbers": numbers, "cdi_paths": paths, "driver_majors": frozenset({195, 510, 511})}
+    return spec.edit(before, spec.Injection(**{**values, **changes}))
+
+
+def docker() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(CONFIG.read_text())
+    return loaded
+
+
+def test_numbers_are_read_by_the_gpus_minor_and_the_instances_ids(proc: Path) -> None:
+    """Not by NVML's index of the GPU, and not from the block devices."""
+    assert mig_injection.numbers(PORTION) == (510, (30, 31))
+
+
+def test_an_instance_that_the_table_lacks_is_known_by_its_own_file(proc: Path) -> None:
+    """Drivers have used ids beyond the table's; one that neither has is refused."""
+    (proc / "driver/nvidia-caps/mig-minors").write_text("config 1\ngpu0/gi33/access 7\n")
+    with pytest.raises(GpuportionError, match="no device number of the MIG instance") as refusal:
+        mig_injection.numbers(PORTION)
+    assert refusal.value.code == "GP302"
+    for name, minor in (("gi3", 300), ("gi3/ci0", 301)):
+        folder = proc / "driver/nvidia/capabilities/gpu0/mig" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "access").write_text(f"DeviceFileMinor: {minor}\nDeviceFileMode: 292\n")
+    assert mig_injection.numbers(PORTION) == (510, (300, 301))
+
+
+def test_a_driver_without_capabilities_is_refused(proc: Path) -> None:
+    """Without the major number no node can be made."""
+    (proc / "devices").write_text("Character devices:\n195 nvidia\n")
+    with pytest.raises(GpuportionError, match="has no nvidia-caps"):
+        mig_injection.numbers(PORTION)
+
+
+@given(st.text())
+def test_nonsense_in_a_table_is_passed_over(text: str) -> None:
+    """Read before, between and behind what counts, nothing else does."""
+    lines = text.replace("\r", "\n").split("\n")
+    table = "\n".join([*lines, "gpu0/gi3/access 30", *lines])
+    assert capabilities.minor_in(table, "gpu0/gi3/access") == 30
+    assert capabilities.minor_in(text, "gpu0/gi3/access") is None
+    assert capabilities.minor_told(text) is None and capabilities.major_in(text) is None
+
+
+def test_the_nodes_are_the_gpu_the_control_nodes_and_two_capabilities() -> None:
+    """No other GPU's, none for graphics, and neither config (1) nor monitor (2)."""
+    after = edited(docker())
+    nodes = {node["path"]: node for node in after["linux"]["devices"]}
+    ours = [path for path in nodes if path.startswith("/dev/nvidia")]
+    assert ours == [
+        "/dev/nvidiactl",
+        "/dev/nvidia-uvm",
+        "/dev/nvidia0",
+        "/dev/nvidia-caps/nvidia-cap30",
+        "/dev/nvidia-caps/nvidia-cap31",
+    ]
+    assert not any("dri" in path for path in nodes)
+    cap = nodes["/dev/nvidia-caps/nvidia-cap31"]
+    assert cap == {"path": cap["path"], "type": "c", "major": 510, "minor": 31, "fileMode": 0o444}
+    rules = [rule for rule in after["linux"]["resources"]["devices"] if rule.get("major") in (195, 510, 511)]
+    assert [(rule["major"], rule["minor"], rule["access"]) for rule in rules] == [
+        (195, 255, "rwm"),
+        (511, 0, "rwm"),
+        (195, 0, "rwm"),
+        (510, 30, "r"),
+        (510, 31, "r"),
+    ]
+    assert all(rule["allow"] for rule in rules)
+
+
+def test_the_driver_is_left_as_it_is() -> None:
+    """No library of ours, no preload, no folder; the confirming hook and NVIDIA's own are there."""
+    after = edited(docker())
+    before = len(docker()["mounts"])
+    assert [mount["source"] for mount in after["mounts"][before:]] == FILES
+    preloads = [entry for entry in docker()["process"]["env"] if entry.startswith("LD_PRELOAD=")]
+    assert [entry for entry in after["process"]["env"] if entry.startswith("LD_PRELOAD=")] == preloads
+    assert "NVIDIA_VISIBLE_DEVICES=void" in after["process"]["env"]
+    assert after["hooks"]["createRuntime"][0]["path"] == "/opt/gpuportion-hook"
+    assert [hook["args"][1] for hook in after["hooks"]["createContainer"]] == [
+        "create-symlinks",
+        "update-ldcache",
+    ]
+
+
+def test_whatever_was_in_the_spec_of_nvidia_goes() -> None:
+    """Another instance's capability, the one to make instances, and every whole GPU."""
+    before = docker()
+    for minor, name in ((1, "nvidia-caps/nvidia-cap1"), (165, "nvidia-caps/nvidia-cap165")):
+        numbers = {"type": "c", "major": 510, "minor": minor}
+        before["linux"]["devices"].append({"path": f"/dev/{name}", **numbers})
+        before["linux"]["resources"]["devices"].append({"allow": True, **numbers, "access": "rw"})
+    everything = {"allow": True, "type": "c", "major": 195, "access": "rwm"}
+    before["linux"]["resources"]["devices"].append(everything)
+    before["process"]["env"] += ["NVIDIA_MIG_CONFIG_DEVICES=all", "NVIDIA_VISIBLE_DEVICES=all"]
+    after = edited(before)
+    minors = {node["minor"] for node in after["linux"]["devices"] if node.get("major") == 510}
+    ruled = {rule["minor"] for rule in after["linux"]["resources"]["devices"] if rule.get("major") == 510}
+    assert minors == ruled == {30, 31}
+    assert everything not in after["linux"]["resources"]["devices"]
+    assert "NVIDIA_MIG_CONFIG_DEVICES=all" not in after["process"]["env"]
+
+
+def test_an_images_own_choice_of_devices_stays() -> None:
+    """`CUDA_VISIBLE_DEVICES=0` is the instance, the only device that there is; frameworks read it as a number."""
+    before = docker()
+    before["process"]["env"].append("CUDA_VISIBLE_DEVICES=0")
+    assert "CUDA_VISIBLE_DEVICES=0" in edited(before)["process"]["env"]
+
+
+def test_files_without_a_place_lie_in_a_folder_of_ours() -> None:
+    """Where /usr is a read-only volume; as the driver's own."""
+    place = FILES[0]
+    after = edited(docker(), displaced=frozenset({place}))
+    sources = {mount["destination"]: mount["source"] for mount in after["mounts"]}
+    assert place not in sources
+    assert sources[f"/.gpuportion/lib/{os.path.basename(place)}"] == place
+    assert sources["/.gpuportion"] == "tmpfs"
+
+
+def test_a_gpu_of_another_dev_folder_has_its_nodes_there() -> None:
+    """A driver in a container of its own: the node is where the CDI spec has the control node."""
+    text = json.dumps(document()).replace(
+        '"path": "/dev/nvidiactl"', '"path": "/dev/nvidiactl", "hostPath": "/d/nvidiactl"'
+    )
+    moved = [cdi.parse(json.loads(text), "/etc/cdi/nvidia.yaml")]
+    nodes = mig_injection.container_edits(moved, PORTION, 510, (30, 31)).device_nodes
+    places = {node.path: node.host_path for node in nodes}
+    assert places["/dev/nvidia0"] == "/d/nvidia0"
+    assert places["/dev/nvidia-caps/nvidia-cap30"] == "/d/nvidia-caps/nvidia-cap30"
+
+
+def test_a_spec_without_the_control_node_is_refused() -> None:
+    """It is not the driver's."""
+    document_ = document()
+    document_["containerEdits"] = {**document_["containerEdits"], "deviceNodes": []}
+    document_["devices"] = []
+    with pytest.raises(GpuportionError, match="has no /dev/nvidiactl"):
+        mig_injection.container_edits([cdi.parse(document_, "x.yaml")], PORTION, 510, (30, 31))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes device nodes")
+def test_on_a_host_without_the_nodes_they_are_made_for_user_namespaces(tmp_path: Path) -> None:
+    """Once, readable by all; one of another number is not used."""
+    path = f"{tmp_path}/nvidia-caps/nvidia-cap30"
+
+    def edits_of(minor: int) -> cdi.ContainerEdits:
+        return cdi.ContainerEdits(device_nodes=(cdi.DeviceNode("/dev/x", path, "c", 1, minor),))
+
+    for _ in range(2):
+        mig_injection.make_nodes(edits_of(3))
+        made = os.stat(path)
+        assert (stat.S_IMODE(made.st_mode), made.st_rdev) == (0o444, os.makedev(1, 3))
+    with pytest.raises(GpuportionError, match="another number than 1:5"):
+        mig_injection.make_nodes(edits_of(5))
