@@ -101,7 +101,9 @@ def _is_installed(one: Breakage) -> bool:
 
 def _pytest(tree: Tree, arguments: Sequence[str], patience: float) -> tuple[int | None, str]:
     """Exit status (None: it took too long) and output."""
-    folder = tempfile.mkdtemp(prefix="gpuportion-mutants-")
+    folder = tempfile.mkdtemp(
+        prefix="pytest-mutants-"
+    )  # tests open pytest's folders to other users, and no others
     command = [str(tree.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder}/t"]
     apart = APART if os.geteuid() == 0 and shutil.which("unshare") else ()
     process = subprocess.Popen(
