@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native import capped
+from tests.native import capped, scripted
 from tests.native.capped import MIB, OUT_OF_MEMORY, Client, Grant, Simulated
 from tests.support import native
 
@@ -449,6 +449,19 @@ def test_counted_is_never_less_than_taken(tmp_path: Path, seed: int) -> None:
         assert client(command) == (0, n)
         assert driver.used() <= 4000 * MIB - client.free_bytes(), command
     client.end()
+
+
+def test_a_lookup_gives_the_interface_that_was_asked_for(grant: Grant) -> None:
+    """The per-thread variant where it is asked for, and only there: another one would wait for another stream."""
+    script = """
+at, status = c.c_void_p(), c.c_int()
+cu.cuInit(0)
+for name in "cuMemAllocAsync", "cuStreamSynchronize":
+    for flags, symbol in (0, name), (2, f"{name}_ptsz"):
+        say(cu.cuGetProcAddress_v2(name.encode(), c.byref(at), 12000, u64(flags), c.byref(status)))
+        say(at.value == c.cast(getattr(cu, symbol), c.c_void_p).value)
+"""
+    assert scripted.run(grant, script) == [0, True] * 4
 
 
 def test_no_other_copy_is_loaded_by_a_name(grant: Grant) -> None:
