@@ -24,6 +24,7 @@ from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import Event, State, World, verdict
 from gpuportion.allocator.processes import Process
+from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import Grant, Store
 from gpuportion.errors import GpuportionError
 
@@ -202,10 +203,15 @@ class Grants:
         event = verdict(grant, self._world([grant]))
         if event is not None:
             self._release(grant, event)
-        elif grant.state is State.RESERVED:
-            self._hints.at(token, grant.deadline)
-        elif not self._hints.is_alive(token):
-            self._hints.later(token, now())
+        else:
+            self._look_again(grant)
+
+    def _look_again(self, grant: Grant) -> None:
+        """When the next look at a grant that holds is due by itself."""
+        if grant.state is State.RESERVED:
+            self._hints.at(grant.token, grant.deadline)
+        elif not self._hints.is_alive(grant.token):
+            self._hints.later(grant.token, now())
 
     def look_at_ending(self) -> None:
         """Look at every grant whose process is gone, before somebody is refused for want of its memory."""
@@ -270,32 +276,37 @@ class Grants:
         os.makedirs(self._folder, mode=0o711, exist_ok=True)
         os.chmod(self._folder, 0o711)  # a caller of exec reaches its own folder, and nobody lists them
         here("recovering")
-        self._remove_orphans()
-        here("orphans-removed")
-        for grant in self._store:
+        rows = {grant.token: grant for grant in self._store}
+        for grant in rows.values():
             self._watch_again(grant)
-        for grant in self._store:
-            self.look(grant.token)
-        for grant in self._store.live():
-            self._mend_limits(grant)
+        plan = reconcile(rows.values(), self._world([*rows.values()]), os.listdir(self._folder))
+        for token in plan.orphans:
+            self._remove_orphan(token)
+        here("orphans-removed")
+        for token, event in plan.release:
+            self._release(rows[token], event)
+        for token in plan.finish:
+            self._remove(rows[token])
+        for token in plan.keep:
+            self._look_again(rows[token])
+        for token in plan.mend:
+            self._mend_limits(rows[token])
 
     def _mend_limits(self, grant: Grant) -> None:
         """Of a grant that was being resized when the daemon ended, the page may say something else than the row."""
-        if grant.state is not State.ACTIVE:
+        if grant.mig:
             return
         try:
             self._write_limits(grant, grant.shares)
         except (OSError, LookupError, pages.BadPageError) as problem:
             log.warning("the limits of %s could not be looked at: %s", grant.token[:8], problem)
 
-    def _remove_orphans(self) -> None:
-        for token in os.listdir(self._folder):
-            if self._store.get(token) is None:
-                log.info("removing %s, which belongs to no grant", token[:8])
-                try:
-                    pages.remove(f"{self._folder}/{token}")
-                except OSError as problem:
-                    log.warning("%s could not be removed: %s", token, problem)
+    def _remove_orphan(self, token: str) -> None:
+        log.info("removing %s, which belongs to no grant", token[:8])
+        try:
+            pages.remove(f"{self._folder}/{token}")
+        except OSError as problem:
+            log.warning("%s could not be removed: %s", token, problem)
 
     def _watch_again(self, grant: Grant) -> None:
         if grant.boot != self._boot or grant.state is State.RELEASED:

@@ -14,7 +14,6 @@ there. Pure; knows nothing of stores, processes or clocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -102,9 +101,3 @@ def verdict(row: Row, world: World) -> Event | None:
     if world.now >= row.deadline:
         return Event.EXPIRED
     return None if row.token in world.creating else Event.ABANDONED
-
-
-def reconcile(rows: Iterable[Row], world: World) -> list[tuple[str, Event]]:
-    """(token, event) for all rows that do not agree with the world."""
-    found = ((row.token, verdict(row, world)) for row in rows)
-    return [(token, event) for token, event in found if event is not None]

@@ -15,7 +15,6 @@ from gpuportion.allocator.lifecycle import (
     IllegalTransitionError,
     State,
     World,
-    reconcile,
     step,
     verdict,
 )
@@ -68,7 +67,6 @@ def test_released_is_final_and_hears_every_end_again() -> None:
 def test_a_look_decides_by_what_is_there(row: Row, world: World, event: Event | None) -> None:
     """Never by who told us to look."""
     assert verdict(row, world) is event
-    assert reconcile([row], world) == ([] if event is None else [("t", event)])
     if event is not None:
         assert step(row.state, event) is State.RELEASED
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from gpuportion.allocator.devices import Gpu, Holding, Share, free
-from gpuportion.allocator.lifecycle import Event, IllegalTransitionError, State, World, reconcile
+from gpuportion.allocator.lifecycle import Event, IllegalTransitionError, State, World
 from gpuportion.allocator.placement import Placement, plan
 from gpuportion.allocator.processes import Process
+from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import BrokenStoreError, Grant, StaleError, Store
 from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB
@@ -130,7 +131,7 @@ class Crashes(RuleBasedStateMachine):
         return World(self.boot, self.now, frozenset(self.creating), frozenset(self.occupied))
 
     def reconcile(self) -> None:
-        for token, event in reconcile(list(self.store), self.world()):
+        for token, event in reconcile(list(self.store), self.world()).release:
             row = self.store.get(token)
             assert row is not None
             self.store.apply(row, event)
