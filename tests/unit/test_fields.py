@@ -79,3 +79,33 @@ def test_annotations_are_an_object_of_texts_or_absent() -> None:
         assert fields.annotations_of(spec) == {}
     for found in (["a"], {"a": "1", "b": 2}, "a=1"):
         refused(partial(fields.annotations_of, {"annotations": found}), "no object of texts")
+
+
+def test_what_the_launcher_found_in_an_image_is_a_list_of_names_and_paths() -> None:
+    """An older launcher does not say; whatever else is there spoils all of it."""
+    found = [{"name": "libcuda.so.1", "path": "/a/libcuda.so.1"}, {"name": "x", "path": "/b", "more": 1}]
+    got = fields.image_drivers(wire.Message({"image_drivers": found}))
+    assert [(one.name, one.path) for one in got] == [("libcuda.so.1", "/a/libcuda.so.1"), ("x", "/b")]
+    assert fields.image_drivers(wire.Message({})) == ()
+    wrong: list[Any] = [
+        None,
+        {},
+        "x",
+        [*found, 3],
+        [{"name": "x"}],
+        [{"path": "/b"}],
+        [{"name": "x", "path": 1}],
+    ]
+    for value in wrong:
+        refused(
+            partial(fields.image_drivers, wire.Message({"image_drivers": value})),
+            "image_drivers is no list of names and paths",
+        )
+
+
+def test_mounts_are_those_that_are_objects() -> None:
+    """The low-level runtime says what is wrong with the others."""
+    assert fields.mounts_of({"mounts": [{"destination": "/a"}, 3, {}]}) == [{"destination": "/a"}, {}]
+    absent: list[dict[str, Any]] = [{}, {"mounts": None}, {"mounts": {"destination": "/a"}}, {"mounts": 3}]
+    for spec in absent:
+        assert fields.mounts_of(spec) == []
