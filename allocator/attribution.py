@@ -17,30 +17,34 @@ from typing import Final
 from gpuportion.allocator import cgroups, processes
 from gpuportion.allocator.devices import MARGIN, ONCE, Gpu
 from gpuportion.allocator.inventory import Reading, Sample
+from gpuportion.allocator.processes import Process
 
 PATIENCE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """How the processes of one grant are known, and what it gives them. `ledger` is the device number of its
-    ledger's own tmpfs, or 0; `limits` bytes by GPU UUID."""
+    """How the processes of one grant are known, and what it gives them. `holder` is its first process; `ledger` the
+    device number of its ledger's own tmpfs, or 0; `limits` bytes by GPU UUID. `tolerated`: bytes by GPU UUID that it
+    may go on holding above its limit, because that was lowered below what it held."""
 
     token: str
     cgroups: tuple[str, ...] = ()
-    pid: int = 0
+    holder: Process | None = None
     ledger: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
+    tolerated: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """One process's memory on one GPU: by a grant (`token`), by nobody ("") or by one that has ended
-    (None)."""
+    (None). `start` tells the process from a later one with its pid; 0: it has ended."""
 
     pid: int
     size: int
     token: str | None
+    start: int = 0
 
 
 class Attribution:
@@ -59,24 +63,28 @@ class Attribution:
         claims = list(claims)
         live = {claim.token for claim in claims}
         self._known = {pid: known for pid, known in self._known.items() if known[1] in live}
-        owners = {pid: self._owner(pid, claims) for reading in sample.readings for pid in reading.processes}
+        pids = {pid for reading in sample.readings for pid in reading.processes}
+        owners = {pid: self._owner(pid, claims, sample.taken) for pid in pids}
         self.held = {
-            reading.uuid: tuple(Held(pid, size, owners[pid]) for pid, size in reading.processes.items())
+            reading.uuid: tuple(
+                Held(pid, size, owners[pid][1], owners[pid][0]) for pid, size in reading.processes.items()
+            )
             for reading in sample.readings
         }
         return tuple(self._gpu(reading, claims) for reading in sample.readings)
 
-    def _owner(self, pid: int, claims: Iterable[Claim]) -> str | None:
+    def _owner(self, pid: int, claims: Iterable[Claim], taken: float) -> tuple[int, str | None]:
+        """(start, token) of a process that NVML listed at `taken`. One that is younger has only its pid."""
         start = processes.start_of(pid)
         known = self._known.get(pid)
         if known is not None and start in (known[0], None):
-            return known[1]
-        if start is None:
-            return None
-        token = find_owner(pid, claims, cgroups.membership, processes.maps_device)
+            return known
+        if start is None or not processes.began_before(start, taken):
+            return 0, None
+        token = find_owner(Process(pid, start), claims, cgroups.membership, processes.maps_device)
         if token:
             self._known[pid] = (start, token)
-        return token
+        return start, token
 
     def _gpu(self, reading: Reading, claims: Iterable[Claim]) -> Gpu:
         held = self.held[reading.uuid]
@@ -94,6 +102,7 @@ class Attribution:
             unmanaged=sum(one.size for one in held if one.token == "")
             + _beyond(reading.uuid, held, claims)
             + unlisted,
+            unaccounted=unlisted,
             margin=self.margin,
             trouble=reading.trouble,
             overcommit=self.overcommit,
@@ -112,17 +121,17 @@ def _beyond(uuid: str, held: Iterable[Held], claims: Iterable[Claim]) -> int:
 
 
 def find_owner(
-    pid: int,
+    process: Process,
     claims: Iterable[Claim],
     membership: Callable[[int], dict[str, str]],
     maps_device: Callable[[int, int], bool],
 ) -> str:
-    """The token of the grant that process `pid` belongs to; "" if it has none."""
-    places = membership(pid)
+    """The token of the grant that `process` belongs to; "" if it has none."""
+    places = membership(process.pid)
     for claim in claims:
-        if claim.pid == pid or (claim.cgroups and cgroups.belongs(places, claim.cgroups)):
+        if claim.holder == process or (claim.cgroups and cgroups.belongs(places, claim.cgroups)):
             return claim.token
     for claim in claims:
-        if claim.ledger and maps_device(pid, claim.ledger):
+        if claim.ledger and maps_device(process.pid, claim.ledger):
             return claim.token
     return ""

@@ -25,8 +25,8 @@ MINIMUM: Final = 256 * MIB
 class Gpu:
     """One GPU as it was last read. Amounts in bytes.
 
-    `reserved` is what the driver keeps, `unmanaged` what processes without a grant hold, `margin` what is
-    kept back. `overcommit`: how many times over its memory may be granted. `links`: how well it is linked to
+    `reserved` is what the driver keeps, `unmanaged` what processes without a grant hold, `unaccounted` what of
+    that no process is listed for, `margin` what is kept back. `overcommit`: how many times over its memory may be granted. `links`: how well it is linked to
     other GPUs, by their UUID; larger is better (links.py). `trouble` says why the GPU can serve nobody now; ""
     means that it can."""
 
@@ -36,6 +36,7 @@ class Gpu:
     total: int
     reserved: int = 0
     unmanaged: int = 0
+    unaccounted: int = 0
     minor: int = 0
     used: int = 0
     margin: int = MARGIN
@@ -61,7 +62,8 @@ class Gpu:
 @dataclass(frozen=True, slots=True)
 class Share:
     """A portion of one GPU: `limit` bytes, or all of it (`exclusive`). `context` as in the policy page,
-    bytes. `mig`: the instance that it is, where it is one; `limit` is then what that has."""
+    bytes. `mig`: the instance that it is, where it is one; `limit` is then what that has. `tolerated`: bytes that were
+    held when `limit` was lowered below them; nothing is ended for holding these."""
 
     uuid: str
     index: int
@@ -69,6 +71,7 @@ class Share:
     exclusive: bool = False
     context: int = 0
     mig: MigPortion | None = None
+    tolerated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,11 @@ class Holding:
 def uuid_bytes(uuid: str) -> bytes:
     """The 16 bytes that cuDeviceGetUuid gives, of NVML's `GPU-8a4f...`. ValueError if it is no UUID."""
     return uuids.UUID(uuid.removeprefix("GPU-")).bytes
+
+
+def uuid_text(raw: bytes) -> str:
+    """NVML's way of writing these 16 bytes."""
+    return f"GPU-{uuids.UUID(bytes=raw)}"
 
 
 class Named(Protocol):

@@ -11,12 +11,12 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 from gpuportion.allocator import learning, pages, processes
-from gpuportion.allocator.attribution import Attribution, Claim
+from gpuportion.allocator.attribution import Attribution, Claim, Held
 from gpuportion.allocator.devices import Gpu
 from gpuportion.allocator.grants import Grants
 from gpuportion.allocator.inventory import Nvml, Sample
@@ -70,6 +70,7 @@ class NodeView:
         self.gpus: tuple[Gpu, ...] = ()
         self.driver = ""
         self.trouble = "NVML has not answered yet"
+        self.claims: tuple[Claim, ...] = ()
         self._grants = grants
         self._attribution = Attribution()
         self._contexts_file = f"{state_dir}/context.json"
@@ -84,11 +85,13 @@ class NodeView:
             log.info("GPUs: %s", sample.trouble or f"{len(sample.readings)}, driver {sample.driver}")
         self.trouble = sample.trouble
         if sample.trouble:
-            self.gpus = ()
+            self.gpus, self.claims = (), ()
+            self._attribution.held = {}
             return
         self.driver = sample.driver
         live = self._grants.live()
-        self.gpus = self._attribution.update(sample, [self._claim(grant) for grant in live])
+        self.claims = tuple(self._claim(grant) for grant in live)
+        self.gpus = self._attribution.update(sample, self.claims)
         self._learn(live)
         self._measure({grant.token: grant for grant in live if grant.state is State.ACTIVE})
 
@@ -102,6 +105,11 @@ class NodeView:
         if not self.gpus:
             raise GpuportionError("GP302", why=self.trouble)
         return self.gpus
+
+    @property
+    def processes(self) -> Mapping[str, Sequence[Held]]:
+        """By GPU UUID, what each process holds; empty while NVML tells nothing."""
+        return self._attribution.held
 
     def held(self, token: str) -> dict[str, int]:
         """Bytes by GPU UUID that NVML says the processes of a grant hold."""
@@ -119,8 +127,9 @@ class NodeView:
         return Claim(
             token=grant.token,
             cgroups=grant.cgroups,
-            pid=grant.holder.pid if grant.holder else 0,
+            holder=grant.holder,
             limits={share.uuid: share.limit for share in grant.shares},
+            tolerated={share.uuid: share.tolerated for share in grant.shares if share.tolerated},
             ledger=0 if grant.cgroups or grant.state is not State.ACTIVE else self._ledger_device(grant),
         )
 

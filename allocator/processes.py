@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 import select
 from dataclasses import dataclass
+from typing import Final
 
 from gpuportion.errors import GpuportionError
+
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+"""Clock ticks in a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,49 @@ def start_of(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat.rpartition(b")")[2].split()[19])
+
+
+def began_before(start: int, moment: float) -> bool:
+    """Was a process of this `start` there at `moment`, in seconds of CLOCK_BOOTTIME? In doubt, it was not."""
+    return (start + 1) / TICKS <= moment
+
+
+def pid_namespace(pid: int) -> int:
+    """The inode of the pid namespace that process `pid` lives in; 0: it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def name_of(pid: int) -> str:
+    """What the process calls itself, at most 15 characters, each printable; "" if it is gone."""
+    try:
+        text = read_proc(f"/proc/{pid}/comm").decode(errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def parent_of(pid: int) -> int:
+    """The process that made `pid`, or took it over; 0: there is none."""
+    try:
+        stat = read_proc(f"/proc/{pid}/stat")
+    except OSError:
+        return 0
+    return int(stat.rpartition(b")")[2].split()[1])
+
+
+def uid_of(pid: int) -> int:
+    """Whose process it is; root's where it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return 0
 
 
 def innermost_pid(pid: int) -> int:

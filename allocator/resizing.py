@@ -44,7 +44,14 @@ def resized(
             _check_room(gpus.get(share.uuid), others, share, limit, beyond.get(share.uuid, 0))
         elif not force and limit < used.get(share.uuid, 0):
             raise _in_use(share, limit, used[share.uuid])
-    return tuple(dataclasses.replace(share, limit=limit) for share, limit in zip(shares, wanted, strict=True))
+    return tuple(
+        dataclasses.replace(share, limit=limit, tolerated=_tolerated(limit, used.get(share.uuid, 0)))
+        for share, limit in zip(shares, wanted, strict=True)
+    )
+
+
+def _tolerated(limit: int, used: int) -> int:
+    return used if used > limit else 0
 
 
 def _check_room(gpu: Gpu | None, others: Sequence[Holding], share: Share, limit: int, beyond: int) -> None:

@@ -66,6 +66,7 @@ def of_gpu(gpu: Gpu, holdings: Sequence[Holding]) -> dict[str, Any]:
         "total": gpu.total,
         "reserved": gpu.reserved,
         "unmanaged": gpu.unmanaged,
+        "unaccounted": gpu.unaccounted,
         "margin": gpu.margin,
         "granted": sum(holding.share.limit for holding in holdings if holding.share.uuid == gpu.uuid),
         "free": 0 if gpu.trouble else free(gpu, holdings),

@@ -7,6 +7,7 @@ again. Pids are of the host. Knows nothing of grants: which process has one is f
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -45,11 +46,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All GPUs at one moment. `trouble` says why there are none."""
+    """All GPUs at one moment. `trouble` says why there are none. `taken`: when the reading began, seconds of
+    CLOCK_BOOTTIME; a process that is younger is not the one that a pid in it stood for."""
 
     readings: tuple[Reading, ...] = ()
     driver: str = ""
     trouble: str = ""
+    taken: float = float("inf")
 
 
 class Nvml:
@@ -64,6 +67,7 @@ class Nvml:
 
     def sample(self) -> Sample:
         """Read everything; never raises for what NVML or the driver does."""
+        taken = time.clock_gettime(time.CLOCK_BOOTTIME)
         try:
             self._connect()
             count = pynvml.nvmlDeviceGetCount()
@@ -72,7 +76,8 @@ class Nvml:
             self.close()
             return Sample(trouble=sentence(problem))
         self._last |= {reading.index: reading for reading in readings}
-        return Sample(readings, self._driver, "" if readings else "NVML finds no NVIDIA GPU on this machine")
+        trouble = "" if readings else "NVML finds no NVIDIA GPU on this machine"
+        return Sample(readings, self._driver, trouble, taken)
 
     def _read_mig(self, uuid: str) -> MigReading | None:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import os
 import subprocess
 import tempfile
+import time
 from decimal import Decimal
 
 import pytest
@@ -14,6 +16,7 @@ from tests.support.daemon import Sleeper
 from gpuportion.allocator import cgroups
 from gpuportion.allocator.attribution import PATIENCE, Attribution, Claim, find_owner
 from gpuportion.allocator.inventory import Reading, Sample
+from gpuportion.allocator.processes import Process, start_of
 from gpuportion.sizes import MIB
 
 UUID = "GPU-00000000-0000-0000-0000-000000000000"
@@ -26,6 +29,13 @@ def sample(processes: dict[int, int], used: int | None = None) -> Sample:
     return Sample((reading,), "550.54.15")
 
 
+def alive(pid: int) -> Process:
+    """The process that has this pid now."""
+    start = start_of(pid)
+    assert start is not None
+    return Process(pid, start)
+
+
 @pytest.fixture
 def mount() -> tuple[str, str]:
     return next(iter(cgroups.mounts().items()))
@@ -34,15 +44,20 @@ def mount() -> tuple[str, str]:
 def test_a_process_is_its_cgroups_grants(mount: tuple[str, str]) -> None:
     """Also one further down; the processes of `gpuportion exec` are known by pid or by the ledger they map."""
     name, at = mount
-    claims = [Claim("one", (f"{at}/docker/c1",)), Claim("two", (f"{at}/docker/c2",)), Claim("x", (), 7, 99)]
+    claims = [
+        Claim("one", (f"{at}/docker/c1",)),
+        Claim("two", (f"{at}/docker/c2",)),
+        Claim("x", (), Process(7, 70), 99),
+    ]
 
     def owner(pid: int, path: str, maps: int = 0) -> str:
         places = {pid: {name: path}}
-        return find_owner(pid, claims, places.__getitem__, lambda *asked: asked == (pid, maps))
+        return find_owner(Process(pid, 70), claims, places.__getitem__, lambda *asked: asked == (pid, maps))
 
     assert owner(1, "/docker/c2/nested") == "two"
     assert owner(1, "/docker/c3") == ""
     assert owner(7, "/") == "x"
+    assert find_owner(Process(7, 71), claims, lambda _: {}, lambda *_: False) == "", "a later process 7"
     assert owner(8, "/", maps=99) == "x"
     assert owner(8, "/docker/c1", maps=99) == "one"
 
@@ -53,7 +68,7 @@ def test_memory_without_a_grant_is_not_granted() -> None:
     with Sleeper() as stranger:
         (gpu,) = attribution.update(
             sample({os.getpid(): 10 * GIB, stranger.pid: 3 * GIB}),
-            [Claim("mine", pid=os.getpid(), limits={UUID: 10 * GIB})],
+            [Claim("mine", holder=alive(os.getpid()), limits={UUID: 10 * GIB})],
         )
     assert gpu.unmanaged == 3 * GIB
     assert gpu.grantable == 80 * GIB - 600 * MIB - 3 * GIB
@@ -70,7 +85,7 @@ def test_memory_beyond_a_grant_is_not_granted(limits: dict[str, int], beyond: in
     """Whatever got past the library is there: to promise it to somebody else would only make that one fail."""
     attribution = Attribution(margin=0)
     (gpu,) = attribution.update(
-        sample({os.getpid(): 10 * GIB}), [Claim("mine", pid=os.getpid(), limits=limits)]
+        sample({os.getpid(): 10 * GIB}), [Claim("mine", holder=alive(os.getpid()), limits=limits)]
     )
     assert gpu.unmanaged == beyond
 
@@ -87,7 +102,7 @@ def test_a_grants_process_that_ended_stays_the_grants() -> None:
     """Forked children may keep its memory alive, and NVML its pid."""
     attribution = Attribution(margin=0)
     with Sleeper() as mine:
-        claims = [Claim("mine", pid=mine.pid)]
+        claims = [Claim("mine", holder=alive(mine.pid))]
         attribution.update(sample({mine.pid: GIB}), claims)
         pid = mine.pid
     attribution.update(sample({pid: GIB}), [Claim("mine")])
@@ -108,7 +123,7 @@ def test_memory_that_nobody_is_listed_for_counts_when_it_stays() -> None:
 def test_what_is_listed_is_not_taken_off_twice() -> None:
     """Used memory that NVML lists a grant's process for is no unlisted memory, however long it stays."""
     attribution = Attribution(margin=0)
-    claims = [Claim("mine", pid=os.getpid(), limits={UUID: GIB})]
+    claims = [Claim("mine", holder=alive(os.getpid()), limits={UUID: GIB})]
     for _ in range(PATIENCE + 1):
         (gpu,) = attribution.update(sample({os.getpid(): GIB}), claims)
         assert gpu.unmanaged == 0
@@ -135,8 +150,8 @@ def test_the_processes_of_a_grant_are_counted_together() -> None:
     """Two that are within it each can be beyond it in sum."""
     with Sleeper() as other:
         claims = [
-            Claim("mine", pid=os.getpid(), limits={UUID: 10 * GIB}),
-            Claim("mine", pid=other.pid, limits={UUID: 10 * GIB}),
+            Claim("mine", holder=alive(os.getpid()), limits={UUID: 10 * GIB}),
+            Claim("mine", holder=alive(other.pid), limits={UUID: 10 * GIB}),
         ]
         (gpu,) = Attribution(margin=0).update(sample({os.getpid(): 6 * GIB, other.pid: 7 * GIB}), claims)
     assert gpu.unmanaged == 3 * GIB
@@ -145,7 +160,7 @@ def test_the_processes_of_a_grant_are_counted_together() -> None:
 def test_a_process_stays_its_grants_while_both_live() -> None:
     """It may have left its cgroup; and it was asked for once."""
     attribution = Attribution(margin=0)
-    attribution.update(sample({os.getpid(): GIB}), [Claim("mine", pid=os.getpid())])
+    attribution.update(sample({os.getpid(): GIB}), [Claim("mine", holder=alive(os.getpid()))])
     attribution.update(sample({os.getpid(): GIB}), [Claim("mine")])
     assert [one.token for one in attribution.held[UUID]] == ["mine"]
 
@@ -164,3 +179,24 @@ def test_a_process_is_known_by_the_ledger_that_it_maps() -> None:
 def test_before_the_first_sample_nobody_holds_anything() -> None:
     """Whoever asks then gets an answer."""
     assert Attribution().held == {}
+
+
+def test_a_process_younger_than_the_reading_only_has_a_listed_pid() -> None:
+    """The one that NVML saw has ended: its memory is nobody's, and the later one no stranger."""
+    attribution = Attribution(margin=0)
+    with Sleeper() as later:
+        taken = time.clock_gettime(time.CLOCK_BOOTTIME) - 60
+        read = dataclasses.replace(sample({later.pid: GIB, os.getppid(): GIB}), taken=taken)
+        (gpu,) = attribution.update(read, [])
+        assert [one.token for one in attribution.held[UUID]][0] is None
+        (gpu,) = attribution.update(dataclasses.replace(read, taken=float("inf")), [])
+        assert gpu.unmanaged == 2 * GIB
+
+
+def test_unlisted_memory_is_told_apart_from_strangers() -> None:
+    """It is part of what is held without a grant, and shown by itself."""
+    attribution = Attribution(margin=0)
+    with Sleeper() as stranger:
+        for _ in range(PATIENCE):
+            (gpu,) = attribution.update(sample({stranger.pid: GIB}, used=3 * GIB), [])
+    assert (gpu.unmanaged, gpu.unaccounted) == (3 * GIB, 2 * GIB)
