@@ -1,39 +1,104 @@
-"""`gpuportion node`: the GPUs of this node, and what of each can still be granted."""
+"""`gpuportion node`: the GPUs of this node, what of each can still be granted, and in which way each serves."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from typing import Any, Final
 
 from gpuportion import client, sizes
 from gpuportion.cli import table
 from gpuportion.cli.command import Plain, add_json, print_json
+from gpuportion.errors import GpuportionError
 
 COLUMNS: Final = ("GPU", "MODEL", "ROLE", "TOTAL", "RESERVED", "GRANTED", "FREE", "USED", "MIG", "HEALTH")
 SIZES: Final = ("TOTAL", "RESERVED", "GRANTED", "FREE", "USED")
 WAIT: Final = 10.0
+SWITCHING: Final = 60.0
+"""Seconds; an older board is reset when its MIG mode is switched, and idle instances go one by one."""
+
+ROLE_ACTIONS: Final = {  # action -> (operation of the daemon, help)
+    "set-role": ("set-role", "let GPUs serve by MIG instances, made on demand, and not by fractions"),
+    "remove-role": ("remove-role", "let GPUs serve by fractions again"),
+}
 
 
 class Node(Plain):
-    help = "list the GPUs of this node and what of each can still be granted"
-    usage = "[-h] [show] [--json]"
+    help = "list the GPUs of this node and what of each can still be granted; give them their role"
+    usage = "[-h] [--json] [show | set-role | remove-role] ..."
     epilog = (
         "TOTAL is what the driver reports; RESERVED is the driver's own, the margin, and what processes\n"
-        "without a grant hold; FREE can still be granted; USED is in use now, by whomever."
+        "without a grant hold; FREE can still be granted; USED is in use now, by whomever. On a GPU that serves by\n"
+        "MIG, FREE is the largest instance that it has room for.\n\n"
+        "  gpuportion node set-role --mig-enabled --gpu 0 1\n"
+        "  gpuportion node remove-role --mig-enabled"
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("action", nargs="?", choices=["show"], default="show", help="the only one so far")
         add_json(parser)
+        actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=False)
+        show = actions.add_parser("show", help="list them; so does no action", allow_abbrev=False)
+        _add_json_again(show)
+        for name, (_, help) in ROLE_ACTIONS.items():
+            _add_role(actions.add_parser(name, help=help, description=f"{help}.", allow_abbrev=False))
 
     def run(self, args: argparse.Namespace) -> int:
+        if args.action in ROLE_ACTIONS:
+            return _change(args)
         answer = client.ask("node", wait=WAIT).head
         if args.json:
             print_json(answer)
         else:
             print(table.render(COLUMNS, lines(answer["gpus"]), SIZES))
         return 0
+
+
+def _add_json_again(parser: argparse.ArgumentParser) -> None:
+    """Also behind the action, without taking back what stood before it."""
+    text = "print JSON, with sizes in bytes"
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=text)
+
+
+def _add_role(parser: argparse.ArgumentParser) -> None:
+    _add_json_again(parser)
+    parser.add_argument("--mig-enabled", action="store_true", required=True, help="the role; there is one")
+    parser.add_argument("node", nargs="?", metavar="NODE", help="this host's name, to be sure of it")
+    parser.add_argument(
+        "--gpu",
+        action="extend",
+        nargs="+",
+        metavar="GPU",
+        default=[],
+        help="index, UUID or model glob; without it, all that can have the role",
+    )
+
+
+def _change(args: argparse.Namespace) -> int:
+    refuse_other_host(args.node, os.uname().nodename)
+    words = [word.strip() for given in args.gpu for word in given.split(",")]
+    answer = client.ask(ROLE_ACTIONS[args.action][0], wait=SWITCHING, role="mig", gpus=words).head
+    if args.json:
+        print_json(answer)
+    else:
+        for gpu in answer["gpus"]:
+            print(told(gpu))
+    return 0
+
+
+def refuse_other_host(name: str | None, here: str) -> None:
+    """GP112 for a NODE that is not this host: a daemon changes its own node's GPUs alone."""
+    known = {here, here.partition(".")[0], "localhost"}
+    if name is not None and name.lower() not in {one.lower() for one in known}:
+        why = f"this host is {here}. Run it there: ssh {name} gpuportion node ..."
+        raise GpuportionError("GP112", what=f"GPUs of {name}", why=why)
+
+
+def told(gpu: dict[str, Any]) -> str:
+    """`GPU 0 (NVIDIA A100-SXM4-40GB) has the role mig; MIG mode is on`, and what has to be done, where it is not."""
+    note = f"; {gpu['note']}" if gpu.get("note") else ""
+    model = table.printable(str(gpu["model"]))
+    return f"GPU {gpu['index']} ({model}) has the role {gpu['role']}; MIG mode is {gpu['mig']}{note}"
 
 
 def lines(gpus: Iterable[dict[str, Any]]) -> list[dict[str, str]]:

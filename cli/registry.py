@@ -17,6 +17,7 @@ MODULES: Final = {
     "why": "gpuportion.cli.why",
     "update": "gpuportion.cli.update",
     "node": "gpuportion.cli.node",
+    "mig": "gpuportion.cli.mig",
     "config": "gpuportion.cli.config",
     "daemon": "gpuportion.cli.daemon",
     "install": "gpuportion.cli.install",

@@ -28,6 +28,7 @@ TEMPLATES: Final = {
         "lists them). {hint}"
     ),
     "GP111": "the grant was not changed: {what}; {why}{hint}",
+    "GP112": "the role of {what} was not changed: {why}",
     "GP201": "{detail}",
     "GP202": "{detail}",
     "GP203": "{detail}",
