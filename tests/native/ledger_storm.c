@@ -38,7 +38,7 @@ static struct shadow { /* shared with all */
         uint64_t calls, refusals, forks;
         char failure[120];
     } worker[WORKERS];
-} * shadow;
+} *shadow;
 
 static struct {
     pid_t pid;
