@@ -121,7 +121,8 @@ def test_nvidias_runtime_says_the_same(
 
     native = ask(bare)
     assert ask(grant.preload()) == native
-    assert native[0].startswith("100 ")  # cudaErrorNoDevice: it has spoken to the driver
+    # cudaErrorNoDevice: it has spoken to the driver. cudaErrorInsufficientDriver: CUDA 13 wants 580 or newer.
+    assert native[0].startswith("35 " if major > 12 else "100 ")
 
 
 def test_nvidia_smi_says_the_same(driver: Driver, grant: Grant, bare: dict[str, str]) -> None:
