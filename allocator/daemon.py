@@ -26,13 +26,14 @@ from typing import Final
 
 from gpuportion import paths
 from gpuportion.allocator import cdi_files, fault_points, injection, inventory, policy_file, systemd
+from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.devices import MARGIN
-from gpuportion.allocator.grants import Grants
+from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.host_portion import HostPortions
 from gpuportion.allocator.node_view import NodeView, Sampler
 from gpuportion.allocator.operations import Operations
-from gpuportion.allocator.policy import Policy
+from gpuportion.allocator.policy import STOP, Policy
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, Store
@@ -188,12 +189,13 @@ def _run(options: argparse.Namespace) -> None:
     sampler.start()
     _await_first_sample(sampler, view)
     files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
-    operations = Operations(grants, view, files, portions, rules, _version())
+    auditor = Auditor(view, grants)
+    operations = Operations(grants, view, files, portions, rules, auditor, _version())
     listener = systemd.inherited_listener() or systemd.listen(
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )
     server = Server(selector, listener, hints, operations.answer, grants.look)
-    server.on_readable(sampler.wake, lambda: _take_sample(sampler, view))
+    server.on_readable(sampler.wake, lambda: _look(sampler, view, auditor, rules))
     with _signals(server, lambda: rules.read_again(functools.partial(keep_to, view))):
         log.info("ready on %s/gpuportiond.sock: %d grants", options.run_dir, len(grants.live()))
         systemd.notify("READY=1")
@@ -253,6 +255,12 @@ def _take_sample(sampler: Sampler, view: NodeView) -> None:
     with contextlib.suppress(BlockingIOError):
         os.eventfd_read(sampler.wake)
     view.update(sampler.latest)
+
+
+def _look(sampler: Sampler, view: NodeView, auditor: Auditor, rules: PolicyInForce) -> None:
+    _take_sample(sampler, view)
+    if auditor.look(now(), stop=rules.policy.audit == STOP):
+        sampler.hurry()
 
 
 def keep_to(view: NodeView, policy: Policy) -> None:

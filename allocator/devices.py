@@ -25,10 +25,10 @@ MINIMUM: Final = 256 * MIB
 class Gpu:
     """One GPU as it was last read. Amounts in bytes.
 
-    `reserved` is what the driver keeps, `unmanaged` what processes without a grant hold, `unaccounted` what of
-    that no process is listed for, `margin` what is kept back. `overcommit`: how many times over its memory may be granted. `links`: how well it is linked to
-    other GPUs, by their UUID; larger is better (links.py). `trouble` says why the GPU can serve nobody now; ""
-    means that it can."""
+    `reserved` is what the driver keeps, `unmanaged` what processes without a grant hold, `unaccounted` what of that no
+    process is listed for, `margin` what is kept back. `overcommit`: how many times over its memory may be granted.
+    `links`: how well it is linked to other GPUs, by their UUID; larger is better (links.py). `trouble` says why the GPU
+    can serve nobody now; "" means that it can."""
 
     index: int
     uuid: str
@@ -85,11 +85,6 @@ class Holding:
 def uuid_bytes(uuid: str) -> bytes:
     """The 16 bytes that cuDeviceGetUuid gives, of NVML's `GPU-8a4f...`. ValueError if it is no UUID."""
     return uuids.UUID(uuid.removeprefix("GPU-")).bytes
-
-
-def uuid_text(raw: bytes) -> str:
-    """NVML's way of writing these 16 bytes."""
-    return f"GPU-{uuids.UUID(bytes=raw)}"
 
 
 class Named(Protocol):

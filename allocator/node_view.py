@@ -17,7 +17,7 @@ from typing import Final
 
 from gpuportion.allocator import learning, pages, processes
 from gpuportion.allocator.attribution import Attribution, Claim, Held
-from gpuportion.allocator.devices import Gpu
+from gpuportion.allocator.devices import Gpu, Share
 from gpuportion.allocator.grants import Grants
 from gpuportion.allocator.inventory import Nvml, Sample
 from gpuportion.allocator.lifecycle import State
@@ -29,6 +29,9 @@ log: Final = logging.getLogger("gpuportiond")
 
 PERIOD: Final = 1.0
 """Seconds between two samples."""
+
+SOON: Final = 0.25
+"""Seconds to the next one where it is waited for."""
 
 LOOKS: Final = 64
 """Ledgers that are read for memory they don't count after one sample; the others have their turn later."""
@@ -45,6 +48,7 @@ class Sampler:
         self.latest = Sample(trouble="NVML has not answered yet")
         self._nvml = Nvml()
         self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nvml", daemon=True)
 
     def start(self) -> None:
@@ -53,13 +57,20 @@ class Sampler:
     def stop(self) -> None:
         """Ask it to end; a call that hangs in the driver is not waited for long."""
         self._stop.set()
+        self._hurry.set()
         self._thread.join(timeout=2)
+
+    def hurry(self) -> None:
+        """One more sample would decide something: take the next one SOON."""
+        self._hurry.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self.latest = self._nvml.sample()
             os.eventfd_write(self.wake, 1)
-            self._stop.wait(PERIOD)
+            if self._hurry.wait(PERIOD):
+                self._hurry.clear()
+                self._stop.wait(SOON)
         self._nvml.close()
 
 
@@ -128,7 +139,7 @@ class NodeView:
             token=grant.token,
             cgroups=grant.cgroups,
             holder=grant.holder,
-            limits={share.uuid: share.limit for share in grant.shares},
+            limits={_gpu_of(share): share.limit for share in grant.shares},
             tolerated={share.uuid: share.tolerated for share in grant.shares if share.tolerated},
             ledger=0 if grant.cgroups or grant.state is not State.ACTIVE else self._ledger_device(grant),
         )
@@ -224,3 +235,8 @@ class NodeView:
             learning.save(self._contexts_file, self._learned)
         except OSError as problem:
             log.warning("what was learned about contexts could not be kept: %s", problem)
+
+
+def _gpu_of(share: Share) -> str:
+    """The UUID of the GPU whose memory it is: a MIG instance's processes are listed there as well."""
+    return share.mig.gpu if share.mig else share.uuid

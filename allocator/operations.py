@@ -29,6 +29,7 @@ from gpuportion.allocator import (
     rows,
     updates,
 )
+from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.devices import Share
 from gpuportion.allocator.fault_points import here
@@ -79,6 +80,7 @@ class Operations:
         files: CdiFiles,
         portions: HostPortions,
         rules: PolicyInForce,
+        auditor: Auditor,
         version: str,
     ) -> None:
         self._grants = grants
@@ -86,6 +88,7 @@ class Operations:
         self._files = files
         self._portions = portions
         self._rules = rules
+        self._auditor = auditor
         self._version = version
 
     def answer(self, peer: Peer, message: wire.Message) -> wire.Message:
@@ -287,7 +290,7 @@ class Operations:
         for grant in self._grants.live():
             view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
             found.append(rows.of_grant(grant, view, now(), with_token=peer.uid == 0))
-        return wire.Message({"grants": found})
+        return wire.Message({"grants": found, "findings": self._auditor.rows(now())})
 
     def node(self, peer: Peer, message: wire.Message) -> wire.Message:
         holdings = self._grants.holdings()

@@ -51,6 +51,8 @@ class Node(Plain):
             print_json(answer)
         else:
             print(table.render(COLUMNS, lines(answer["gpus"]), SIZES))
+            for note in notes(answer["gpus"]):
+                print(note)
         return 0
 
 
@@ -103,6 +105,14 @@ def told(gpu: dict[str, Any]) -> str:
 
 def lines(gpus: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
     return [_line(gpu) for gpu in gpus]
+
+
+def notes(gpus: Iterable[dict[str, Any]]) -> list[str]:
+    """What the table has no column for: memory in use that the driver lists no process for."""
+    told = "unaccounted: in use, and the driver lists no process for it"
+    return [
+        f"GPU {gpu['index']}: {sizes.gb(gpu['unaccounted'])} {told}" for gpu in gpus if gpu.get("unaccounted")
+    ]
 
 
 def _line(gpu: dict[str, Any]) -> dict[str, str]:

@@ -25,13 +25,18 @@ COLUMNS: Final = (
     "AGE",
 )
 NUMBERS: Final = ("GRANT", "USED", "PEAK", "COMPUTE", "REFUSALS", "AGE")
+FINDINGS: Final = ("CONTAINER", "NAME", "GPU", "HELD", "GRANT", "FOR", "ACTION", "PROCESSES")
+FINDING_NUMBERS: Final = ("HELD", "GRANT", "FOR")
 WAIT: Final = 10.0
 SHORT_ID: Final = 12
 
 
 class Ps(Plain):
     help = "list the containers and processes that hold a portion of a GPU"
-    epilog = "One line for each GPU that a container has a portion of."
+    epilog = (
+        "One line for each GPU that a container has a portion of. Below it, where there are any: processes of\n"
+        "containers that hold memory of a GPU without a grant, and grants that are exceeded."
+    )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         add_json(parser)
@@ -42,12 +47,36 @@ class Ps(Plain):
             print_json(answer)
         else:
             print(table.render(COLUMNS, lines(answer["grants"]), NUMBERS))
+            if found := findings(answer.get("findings", ())):
+                print("\nWithout a grant, or beyond it:")
+                print(table.render(FINDINGS, found, FINDING_NUMBERS))
         return 0
 
 
 def lines(grants: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
     """The table's lines, one for each GPU of each grant."""
     return [{**_of_grant(grant), **_of_gpu(gpu)} for grant in grants for gpu in grant["gpus"]]
+
+
+def findings(found: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """The lines of what the audit found."""
+    return [_finding(one) for one in found]
+
+
+def _finding(one: dict[str, Any]) -> dict[str, str]:
+    named = [
+        f"{process['pid']} {table.printable(str(process['name']))}".strip() for process in one["processes"]
+    ]
+    return {
+        "CONTAINER": table.printable(str(one["container"]))[:SHORT_ID],
+        "NAME": table.printable(str(one["name"])),
+        "GPU": str(one["index"]),
+        "HELD": sizes.gb(one["held"]),
+        "GRANT": sizes.gb(one["limit"]) if one["kind"] == "over" else "none",
+        "FOR": table.age(one["since_s"]),
+        "ACTION": str(one["action"]),
+        "PROCESSES": ", ".join(named),
+    }
 
 
 def _of_grant(grant: dict[str, Any]) -> dict[str, str]:

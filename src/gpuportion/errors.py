@@ -51,6 +51,15 @@ TEMPLATES: Final = {
         "(GPUPORTION_RUNTIME=/usr/sbin/runc) or in /etc/gpuportion/runtime.conf (runtime=/usr/sbin/runc)."
     ),
     "GP311": "the container leaves no place for a memory limit: {why}. It was not started.",
+    "GP401": (
+        "{who} holds {held} of GPU {gpu} without a grant; nobody else is granted that memory. End it, or start its "
+        "container with --runtime=gpuportion."
+    ),
+    "GP402": (
+        "{who} holds {held} of GPU {gpu}, {beyond} more than its grant of {limit} (processes {processes}); nobody else "
+        "is granted that memory. Give it more (`gpuportion update`), or end it."
+    ),
+    "GP403": "{process} was sent {signal}, because {why} (audit: stop). {then}.",
 }
 
 

@@ -188,7 +188,7 @@ def test_a_process_younger_than_the_reading_only_has_a_listed_pid() -> None:
         taken = time.clock_gettime(time.CLOCK_BOOTTIME) - 60
         read = dataclasses.replace(sample({later.pid: GIB, os.getppid(): GIB}), taken=taken)
         (gpu,) = attribution.update(read, [])
-        assert [one.token for one in attribution.held[UUID]][0] is None
+        assert attribution.held[UUID][0].token is None
         (gpu,) = attribution.update(dataclasses.replace(read, taken=float("inf")), [])
         assert gpu.unmanaged == 2 * GIB
 

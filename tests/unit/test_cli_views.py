@@ -84,3 +84,41 @@ def test_a_gpu_is_shown_in_decimal_and_reserved_counts_what_nobody_was_granted()
         "HEALTH": "ok",
     }
     assert set(line) == set(node.COLUMNS)
+
+
+def test_findings_have_a_line_each() -> None:
+    """Who, how much, since when, and what is done; names come from containers, and may be hostile."""
+    processes = [{"pid": 7, "name": "py\x1bthon", "held": MIB}, {"pid": 8, "name": "", "held": MIB}]
+    over = {
+        "kind": "over",
+        "index": 1,
+        "uuid": "GPU-1",
+        "container": "0123456789abcdef" * 4,
+        "name": "train",
+        "engine": "docker",
+        "held": 6 * 10**9,
+        "limit": 4 * 10**9,
+        "since_s": 61.0,
+        "action": "reported",
+        "processes": processes,
+    }
+    first, second = ps.findings([over, {**over, "kind": "stranger", "name": "", "limit": 0}])
+    assert first == {
+        "CONTAINER": "0123456789ab",
+        "NAME": "train",
+        "GPU": "1",
+        "HELD": "6.00 GB",
+        "GRANT": "4.00 GB",
+        "FOR": "1m",
+        "ACTION": "reported",
+        "PROCESSES": "7 py?thon, 8",
+    }
+    assert set(first) == set(ps.FINDINGS)
+    assert (second["GRANT"], second["NAME"]) == ("none", "")
+
+
+def test_unaccounted_memory_is_said() -> None:
+    """Only where there is any, which is not expected."""
+    rows = [{"index": 0, "unaccounted": 0}, {"index": 3}, {"index": 2, "unaccounted": 10**9}]
+    expected = "GPU 2: 1.00 GB unaccounted: in use, and the driver lists no process for it"
+    assert node.notes(rows) == [expected]

@@ -1,0 +1,112 @@
+"""Who has GPU memory without a grant or beyond it, from one sample to the next."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpuportion.allocator.attribution import Claim, Held
+from gpuportion.allocator.audit import LASTING, OVER, STRANGER, Audit, Finding, margin
+from gpuportion.sizes import MIB
+
+GPU, OTHER = "GPU-0", "GPU-1"
+GIB = 1 << 30
+MINE = Claim("mine", limits={GPU: 4 * GIB})
+
+
+def stranger(size: int = GIB, pid: int = 7) -> Held:
+    return Held(pid, size, "", start=70)
+
+
+def mine(size: int, pid: int = 9) -> Held:
+    return Held(pid, size, "mine", start=90)
+
+
+def look(audit: Audit, *held: Held, at: float = 0, claim: Claim = MINE, uuid: str = GPU) -> list[Finding]:
+    """What one sample brings to report."""
+    return audit.update({uuid: held}, [claim], lambda one: one.pid != 1, at)[0]
+
+
+def test_a_stranger_in_a_container_is_reported_at_once_and_once() -> None:
+    """And stays in the list until it is gone; a process of the host never is in it."""
+    audit = Audit()
+    (found,) = look(audit, stranger(), stranger(pid=1))
+    assert (found.key.kind, found.key.uuid, found.held, found.limit) == (STRANGER, GPU, GIB, 0)
+    assert look(audit, stranger(2 * GIB), at=1) == []
+    assert [(one.held, one.since) for one in audit.reported] == [(2 * GIB, 0)]
+    new, over = audit.update({GPU: []}, [MINE], lambda _: True, 2)
+    assert (new, [one.key for one in over], audit.reported) == ([], [found.key], [])
+
+
+def test_a_later_process_with_a_strangers_pid_is_another() -> None:
+    """It is reported for itself, and was seen once."""
+    audit = Audit()
+    look(audit, stranger())
+    (found,) = look(audit, Held(7, GIB, "", start=71), at=1)
+    assert found.seen == 1 and len(audit.reported) == 1
+
+
+@pytest.mark.parametrize("token", ["mine", None])
+def test_who_has_a_grant_or_has_ended_is_no_stranger(token: str | None) -> None:
+    """What a process that ended leaves behind is its grant's, or nobody's."""
+    assert look(Audit(), Held(7, GIB, token, start=70)) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(0, 256 * MIB), (4 * GIB, 256 * MIB), (100 * GIB, 5 * GIB), (5120 * MIB, 256 * MIB)],
+)
+def test_the_margin_is_the_documented_one(limit: int, expected: int) -> None:
+    """256 MiB or a twentieth, whichever is more."""
+    assert margin(limit) == expected
+
+
+@pytest.mark.parametrize(("held", "count"), [(4 * GIB + 256 * MIB, 0), (4 * GIB + 256 * MIB + 1, 1)])
+def test_a_grant_beyond_its_margin_is_reported_when_seen_twice(held: int, count: int) -> None:
+    """A single sample mixes moments, so a second one is asked for."""
+    audit = Audit()
+    assert look(audit, mine(held - GIB), mine(GIB, pid=10)) == []
+    assert audit.suspects == bool(count)
+    assert len(look(audit, mine(held - GIB), mine(GIB, pid=10), at=1)) == count
+    assert not audit.suspects
+    assert [(one.held, one.limit, len(one.processes)) for one in audit.reported] == [
+        (held, 4 * GIB, 2)
+    ] * count
+
+
+def test_what_is_beyond_now_and_then_is_not_reported() -> None:
+    """Samples must follow each other."""
+    audit = Audit()
+    for at in range(6):
+        assert look(audit, mine(6 * GIB if at % 2 else GIB), at=at) == []
+
+
+def test_a_gpu_that_was_not_granted_allows_nothing() -> None:
+    """Only the margin: a context there may be an accident."""
+    audit = Audit()
+    for at in (0, 1):
+        found = look(audit, mine(GIB), at=at, uuid=OTHER)
+    assert [(one.key.kind, one.limit) for one in found] == [(OVER, 0)]
+
+
+def test_what_a_lowered_grant_held_before_is_tolerated_and_sinks() -> None:
+    """`update --force` ends nothing; what was given back may not be taken again."""
+    audit = Audit()
+    lowered = Claim("mine", limits={GPU: 4 * GIB}, tolerated={GPU: 10 * GIB})
+    for at, held in enumerate([10, 10, 7, 7]):
+        assert look(audit, mine(held * GIB), at=at, claim=lowered) == []
+    assert not audit.reported
+    look(audit, mine(10 * GIB), at=5, claim=lowered)
+    assert len(look(audit, mine(10 * GIB), at=6, claim=lowered)) == 1
+    again = Claim("mine", limits={GPU: 3 * GIB}, tolerated={GPU: 10 * GIB + 1})
+    look(audit, mine(10 * GIB), at=7, claim=again)
+    assert not audit.reported, "another update tolerates what was held then"
+
+
+def test_nobody_is_ended_for_what_was_seen_but_briefly() -> None:
+    """A stranger must be there twice; an exceeded grant, whose code may have been loaded, for five seconds."""
+    audit = Audit()
+    look(audit, stranger(), mine(6 * GIB), at=10)
+    assert not any(one.may_be_ended(10) for one in audit.reported)
+    look(audit, stranger(), mine(6 * GIB), at=11)
+    assert {one.key.kind: one.may_be_ended(11) for one in audit.reported} == {STRANGER: True, OVER: False}
+    assert all(one.may_be_ended(10 + LASTING) for one in audit.reported)
