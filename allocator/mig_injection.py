@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gpuportion.allocator import cdi_files, device_nodes, injection
+from gpuportion.allocator import cdi_files, device_nodes, fields, injection
 from gpuportion.allocator.mig import capabilities
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.errors import GpuportionError
@@ -46,18 +46,20 @@ def gather(
     token: str,
     container: str,
     socket: str,
-    mounts: Sequence[Mapping[str, Any]] = (),
-    in_user_namespace: bool = False,
+    before: Mapping[str, Any],
 ) -> spec.Injection:
-    """The Injection of a grant that is `portion`. GpuportionError GP302: this host cannot give it."""
+    """The Injection of a grant that is `portion`, for a container whose config.json is `before`.
+
+    GpuportionError GP302: this host cannot give it."""
     major, minors = numbers(portion)
     edits = container_edits(specs, portion, major, minors)
     cdi.driver_paths(edits)
     cdi_files.require_sources(edits)
-    if in_user_namespace:
+    linux = before.get("linux")
+    if isinstance(linux, dict) and spec.in_user_namespace(linux):
         make_nodes(edits)
     cdi_paths = cdi.targets(specs, cdi.GPU_KIND)
-    stay = strip.mounts(mounts, cdi_paths, strip.Removed())
+    stay = strip.mounts(fields.mounts_of(dict(before)), cdi_paths, strip.Removed())
     return spec.Injection(
         edits=edits,
         device_numbers=device_nodes.numbers(edits),

@@ -229,9 +229,9 @@ def _refusal(said: Switched, *, on: bool) -> str:
 
 
 def _left(reading: MigReading) -> str:
-    return (
-        f"its MIG mode stays on: {len(reading.instances)} instances of others, or not removed yet, are there"
-    )
+    count = len(reading.instances)
+    there = "an instance of others is" if count == 1 else f"{count} instances of others are"
+    return f"its MIG mode stays on: {there} there"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from gpuportion.errors import GpuportionError
 from gpuportion.shim import cdi, image_drivers, strip
 from gpuportion.shim.preload import preload_text, preload_variable
 
-__all__ = ["Edited", "Injection", "Interposer", "change", "edit", "preload_text"]
+__all__ = ["Edited", "Injection", "Interposer", "change", "edit", "in_user_namespace", "preload_text"]
 
 READ_ONLY: Final = ("ro", "nosuid", "nodev", "rbind", "rprivate")
 LEDGER: Final = ("rw", "nosuid", "nodev", "noexec", "rbind", "rprivate")
@@ -91,7 +91,7 @@ def change(spec: Mapping[str, Any], injection: Injection) -> Edited:
     edited = dict(spec)
     edited["process"] = _process(_object(spec, "process"), injection, removed)
     edited["mounts"] = _mounts(_list(spec, "mounts"), injection, removed)
-    if _in_user_namespace(_object(spec, "linux")):
+    if in_user_namespace(_object(spec, "linux")):
         edited["mounts"] += [
             _bind(node.host_path, node.path, DEVICE) for node in injection.edits.device_nodes
         ]
@@ -146,7 +146,7 @@ def _linux(linux: Mapping[str, Any], injection: Injection, removed: strip.Remove
     )
     rules = strip.rules(_list(resources, "devices"), injection.driver_majors, gone, removed)
     ours = [_numbered(node, injection.device_numbers) for node in injection.edits.device_nodes]
-    made = () if _in_user_namespace(linux) else (node for node, _ in ours)
+    made = () if in_user_namespace(linux) else (node for node, _ in ours)
     allowed = [_rule(node, access) for node, access in ours if access != "none"]
     # The last rule that matches decides, and the list begins with "deny all": ours go to its end.
     rules = [*(rule for rule in rules if rule not in allowed), *allowed]
@@ -154,7 +154,7 @@ def _linux(linux: Mapping[str, Any], injection: Injection, removed: strip.Remove
     return {**linux, "devices": devices, "resources": {**resources, "devices": rules}}
 
 
-def _in_user_namespace(linux: Mapping[str, Any]) -> bool:
+def in_user_namespace(linux: Mapping[str, Any]) -> bool:
     """Where no device node can be made: runc would mount the host's of the same path, wherever ours lies there."""
     return any(namespace.get("type") == "user" for namespace in _list(linux, "namespaces"))
 
