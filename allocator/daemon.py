@@ -20,12 +20,11 @@ import selectors
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from gpuportion import paths
-from gpuportion.allocator import cdi_files, fault_points, injection, inventory, policy_file, systemd
+from gpuportion.allocator import cdi_files, fault_points, injection, inventory, policy_file, rebuild, systemd
 from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.devices import MARGIN
 from gpuportion.allocator.grants import Grants, now
@@ -36,7 +35,7 @@ from gpuportion.allocator.operations import Operations
 from gpuportion.allocator.policy import STOP, Policy
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.server import BACKLOG, Server
-from gpuportion.allocator.store import BrokenStoreError, Store
+from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Store, move_aside
 from gpuportion.errors import GpuportionError
 from gpuportion.sizes import MIB, BadSizeError, parse
 
@@ -174,20 +173,22 @@ def _run(options: argparse.Namespace) -> None:
     hints = Hints(selector)
     store = _open_store(f"{options.run_dir}/store.sqlite3")
     portions = HostPortions(options.state_dir, injection.programs, inventory.library_folder)
+    sampler = Sampler()
+    sampler.start()
     grants = Grants(
         store,
         hints,
         options.run_dir,
         reservation_timeout=options.reservation_timeout,
         remove_more=portions.remove,
+        survivors=functools.partial(_survivors, options, sampler),
     )
     grants.recover()
     _remove_unowned(portions, store)
     view = NodeView(grants, options.state_dir)
     keep_to(view, rules.policy)
-    sampler = Sampler()
-    sampler.start()
-    _await_first_sample(sampler, view)
+    _await_first_sample(sampler)
+    _take_sample(sampler, view)
     files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
     auditor = Auditor(view, grants)
     operations = Operations(grants, view, files, portions, rules, auditor, _version())
@@ -218,14 +219,23 @@ def _settle() -> None:
 
 
 def _open_store(path: str) -> Store:
+    """The store; one that can't be read is moved aside, and what it knew is found again by `Grants.recover`."""
     try:
         return Store(path)
     except BrokenStoreError as problem:
         aside = f"{path}.broken"
-        raise StartError(
-            f"{path} cannot be read: {problem}. Containers that run now are known only there: "
-            f"end them, then move it to {aside} and start again."
-        ) from None
+        log.error("%s cannot be read: %s. It is kept as %s.", path, problem, aside)
+        log.error("the grants of containers that run are found again by their pages; see docs/operations.md")
+        move_aside(path, aside)
+    except FullStoreError as problem:
+        raise StartError(f"{path} cannot be opened: {problem}. Make room there, then start again.") from None
+    return Store(path)
+
+
+def _survivors(options: argparse.Namespace, sampler: Sampler, tokens: Collection[str]) -> list[rebuild.Found]:
+    _await_first_sample(sampler)
+    index = {reading.uuid: reading.index for reading in sampler.latest.readings}
+    return rebuild.find(f"{options.run_dir}/grants", f"{options.state_dir}/exec", tokens, index)
 
 
 def _raise_file_limit() -> None:
@@ -240,15 +250,12 @@ def _remove_unowned(portions: HostPortions, store: Store) -> None:
             portions.remove(token)
 
 
-def _await_first_sample(sampler: Sampler, view: NodeView) -> None:
+def _await_first_sample(sampler: Sampler) -> None:
     selector = selectors.DefaultSelector()
     selector.register(sampler.wake, selectors.EVENT_READ)
-    began = time.monotonic()
-    selector.select(FIRST_SAMPLE)
-    if time.monotonic() - began >= FIRST_SAMPLE:
+    if not selector.select(FIRST_SAMPLE):
         log.warning("NVML has not answered in %d s; requests are refused until it does", int(FIRST_SAMPLE))
     selector.close()
-    _take_sample(sampler, view)
 
 
 def _take_sample(sampler: Sampler, view: NodeView) -> None:

@@ -34,6 +34,7 @@ POINTS: Final = {
     "pages-removed": "the pages are gone, the released row is there",
     "forgotten": "the row is gone",
     "recovering": "at start: nothing of what an earlier daemon left was looked at",
+    "adopted": "at start: grants whose rows were lost have rows again",
     "orphans-removed": "at start: pages without a row are gone, no grant was looked at",
 }
 

@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from gpuportion.allocator import cgroups, pages, processes
@@ -24,14 +24,17 @@ from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import Event, State, World, verdict
 from gpuportion.allocator.processes import Process
+from gpuportion.allocator.rebuild import Found
 from gpuportion.allocator.reconcile import reconcile
-from gpuportion.allocator.store import Grant, Store
+from gpuportion.allocator.store import FullStoreError, Grant, Store
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
 
 CONTAINER: Final = "container"
 PROCESS: Final = "process"
+
+TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 RETRY: Final = 1.0
 """Seconds until pages that could not be removed are tried again."""
@@ -66,10 +69,13 @@ class Grants:
         *,
         reservation_timeout: float,
         remove_more: Callable[[str], None],
+        survivors: Callable[[Collection[str]], Sequence[Found]],
     ) -> None:
-        """`remove_more`: takes away what others made for a grant, by its token."""
+        """`remove_more`: takes away what others made for a grant, by its token. `survivors`: of tokens without a
+        row, the grants that somebody lives with (rebuild.py)."""
         self._store = store
         self._remove_more = remove_more
+        self._survivors = survivors
         self._hints = hints
         self._folder = f"{run_dir}/grants"
         self._timeout = reservation_timeout
@@ -251,22 +257,35 @@ class Grants:
 
     def _release(self, grant: Grant, event: Event) -> None:
         here("releasing")
-        grant = self._store.apply(grant, event)
+        try:
+            grant = self._ended(grant, event)
+        except FullStoreError as problem:
+            log.warning("the end of %s cannot be written, trying again: %s", grant.token[:8], problem)
+            self._hints.at(grant.token, now() + RETRY)
+            return
         here("released")
         self._hints.forget(grant.token)
         log.info("released %s %s: %s", grant.token[:8], grant.label, event.value)
         self._remove(grant)
 
+    def _ended(self, grant: Grant, event: Event) -> Grant:
+        """It is written down, where need be in the room that its pages leave: nobody is there to use them any more."""
+        try:
+            return self._store.apply(grant, event)
+        except FullStoreError:
+            pages.remove(self.folder(grant))
+            return self._store.apply(grant, event)
+
     def _remove(self, grant: Grant) -> None:
         try:
             self._remove_more(grant.token)
             pages.remove(self.folder(grant))
+            here("pages-removed")
+            self._store.forget(grant)
         except OSError as problem:
             log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
             self._hints.at(grant.token, now() + RETRY)
             return
-        here("pages-removed")
-        self._store.forget(grant)
         here("forgotten")
 
     # After a restart
@@ -280,8 +299,11 @@ class Grants:
         for grant in rows.values():
             self._watch_again(grant)
         plan = reconcile(rows.values(), self._world([*rows.values()]), os.listdir(self._folder))
+        adopted = [self._adopt(found) for found in self._survivors(plan.orphans)] if plan.orphans else []
+        here("adopted")
         for token in plan.orphans:
-            self._remove_orphan(token)
+            if token not in adopted:
+                self._remove_orphan(token)
         here("orphans-removed")
         for token, event in plan.release:
             self._release(rows[token], event)
@@ -300,6 +322,33 @@ class Grants:
             self._write_limits(grant, grant.shares)
         except (OSError, LookupError, pages.BadPageError) as problem:
             log.warning("the limits of %s could not be looked at: %s", grant.token[:8], problem)
+
+    def _adopt(self, found: Found) -> str:
+        """The row is lost, but not who lives by it: a store that was broken, or taken away."""
+        born = found.holder.start / TICKS if found.holder else now()
+        shares = tuple(f"{share.limit >> 20} MiB of GPU {share.index}" for share in found.shares)
+        grant = self._store.add(
+            Grant(
+                token=found.token,
+                boot=self._boot,
+                kind=PROCESS if found.is_process else CONTAINER,
+                root="",
+                id=found.id,
+                uid=found.uid,
+                shares=found.shares,
+                created=born,
+                deadline=born,
+                name=found.name,
+                user=str(found.uid) if found.is_process else "",
+                holder=found.holder,
+                cgroups=found.cgroups,
+                state=State.ACTIVE,
+            )
+        )
+        log.warning("found again %s %s: %s", grant.token[:8], grant.label, " + ".join(shares))
+        self._watch_again(grant)
+        self._look_again(grant)
+        return grant.token
 
     def _remove_orphan(self, token: str) -> None:
         log.info("removing %s, which belongs to no grant", token[:8])

@@ -38,7 +38,7 @@ from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions
 from gpuportion.allocator.no_room import Refusal
 from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.policy_in_force import PolicyInForce
-from gpuportion.allocator.store import Grant
+from gpuportion.allocator.store import FullStoreError, Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
 from gpuportion.shim.image_drivers import Found
@@ -102,6 +102,11 @@ class Operations:
             text = plain(refusal.text)
             log.info("refused (uid %d): %s", peer.uid, text)
             return wire.Message({}, text.encode(), wire.REFUSED)
+        except FullStoreError as problem:
+            log.error("%s: %s", problem.filename, problem.strerror)
+            why = f"{problem.filename}: {problem.strerror}. Make room there; nothing was changed"
+            full = GpuportionError("GP306", what="writing the grant down", why=f"{why}.")
+            return wire.Message({}, full.text.encode(), wire.REFUSED)
         except Exception:
             log.exception("a bug, met by %r", message.head.get("op"))
             why = "the daemon met an error of its own; its log has it (journalctl -u gpuportiond)"

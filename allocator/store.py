@@ -11,7 +11,9 @@ free. A daemon killed between any two statements leaves whole rows; what they me
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import sqlite3
@@ -85,6 +87,10 @@ class BrokenStoreError(Exception):
     """The file cannot be read, or is of another version."""
 
 
+class FullStoreError(OSError):
+    """Nothing can be written or made where the file lies: the file system is full, or has an error of its own."""
+
+
 class StaleError(Exception):
     """The grant is no longer in the state that the change was made for."""
 
@@ -128,15 +134,17 @@ class Store:
 
     def __init__(self, path: str) -> None:
         """BrokenStoreError if the file is there and no such store."""
+        self._path = path
         self._db = _open(path)
         try:
+            _check(self._db)
             found = self._db.execute(
                 'SELECT generation, token, state, boot, deadline, detail FROM "grant" ORDER BY generation'
             )
             self._rows = {grant.token: grant for grant in map(_grant, found)}
         except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as problem:
             self._db.close()
-            raise BrokenStoreError(str(problem)) from None
+            raise _said(problem, path) from None
 
     def __iter__(self) -> Iterator[Grant]:
         return iter(list(self._rows.values()))
@@ -150,7 +158,7 @@ class Store:
 
     def add(self, grant: Grant) -> Grant:
         """Write the intent down; the row with its generation."""
-        done = self._db.execute(
+        done = self._write(
             'INSERT INTO "grant" (token, state, boot, deadline, detail) VALUES (?, ?, ?, ?, ?)',
             (grant.token, grant.state.value, grant.boot, grant.deadline, _detail(grant)),
         )
@@ -163,7 +171,7 @@ class Store:
         """The only way in which a grant changes. StaleError if it is no longer as in `before`,
         IllegalTransitionError if such a grant cannot have this event."""
         after = dataclasses.replace(before, state=step(before.state, event), **changes)
-        done = self._db.execute(
+        done = self._write(
             'UPDATE "grant" SET state = ?, detail = coalesce(?, detail)'
             " WHERE token = ? AND state = ? AND generation = ?",
             (
@@ -181,18 +189,23 @@ class Store:
 
     def forget(self, grant: Grant) -> None:
         """Drop the row of a released grant, once nothing of it is left on the host."""
-        self._db.execute(
-            'DELETE FROM "grant" WHERE token = ? AND state = ?', (grant.token, State.RELEASED.value)
-        )
+        self._write('DELETE FROM "grant" WHERE token = ? AND state = ?', (grant.token, State.RELEASED.value))
         if grant.state is State.RELEASED:
             self._rows.pop(grant.token, None)
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+        """FullStoreError: nothing was changed, for want of room."""
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.OperationalError as problem:
+            raise _said(problem, self._path) from problem
 
     def close(self) -> None:
         self._db.close()
 
 
 def _open(path: str) -> sqlite3.Connection:
-    """The file, made where there is none. A broken one is never replaced: it alone knows what is granted."""
+    """The file, made where there is none. A broken one is left alone."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     db = sqlite3.connect(path, isolation_level=None, cached_statements=16)
     try:
@@ -203,8 +216,37 @@ def _open(path: str) -> sqlite3.Connection:
             db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
     except sqlite3.DatabaseError as problem:
         db.close()
-        raise BrokenStoreError(str(problem)) from None
+        raise _said(problem, path) from None
     if version not in (0, VERSION):
         db.close()
         raise BrokenStoreError(f"it is of version {version}; this daemon knows version {VERSION}")
     return db
+
+
+def move_aside(path: str, aside: str) -> None:
+    """Make room for a new store; the broken one, and what sqlite keeps beside it, goes over an earlier one."""
+    for more in ("", "-wal", "-shm"):
+        try:
+            os.replace(f"{path}{more}", f"{aside}{more}")
+        except FileNotFoundError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{aside}{more}")
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Every page of the file, now: a row that is met damaged later could not be given back. ValueError."""
+    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise ValueError(" ".join(str(found).split()))
+
+
+NO_ROOM: Final = ("disk is full", "disk I/O error", "unable to open", "readonly", "locked")
+"""What sqlite says of a file's surroundings; before Python 3.11 it has no numbers for it."""
+
+
+def _said(problem: Exception, path: str) -> Exception:
+    """What sqlite's error means: nothing is known against the file where there is no room beside it."""
+    text = str(problem)
+    if isinstance(problem, sqlite3.OperationalError) and any(word in text for word in NO_ROOM):
+        return FullStoreError(errno.ENOSPC, text, path)
+    return BrokenStoreError(text)

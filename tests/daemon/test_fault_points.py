@@ -33,7 +33,7 @@ CONFIRMING = ("answered:1", "confirming")
 CONFIRMED = ("confirmed", "answering:2", "answered:2")
 """The grant is active, and so the container's for as long as it lives, whether its hook has heard it or not."""
 ENDING = ("releasing", "released", "ledger-unmounted", "pages-removed", "forgotten")
-STARTING = ("recovering", "orphans-removed")
+STARTING = ("recovering", "adopted", "orphans-removed")
 
 
 class Dying(Daemon):

@@ -157,16 +157,6 @@ def test_sighup_is_no_end(daemon: Daemon) -> None:
     assert daemon.ask("ping").head["ready"]
 
 
-def test_a_broken_store_is_not_replaced(tmp_path: Path) -> None:
-    """It alone knows who has what; starting without it would sell the memory of running containers again."""
-    daemon = Daemon(tmp_path)
-    daemon.run_dir.mkdir()
-    (daemon.run_dir / "store.sqlite3").write_bytes(b"no database at all" * 100)
-    process = daemon.spawn()
-    assert process.wait(timeout=60) == 1
-    assert "cannot be read" in daemon.tail()
-
-
 def test_a_node_without_a_driver_refuses_and_says_why(tmp_path: Path) -> None:
     """The daemon runs all the same: questions are answered."""
     daemon = Daemon(tmp_path)
