@@ -1,0 +1,229 @@
+"""Runs the parts of the suite, each in a process of its own and within its time, prints a table and writes JSON.
+
+    run [--only PART ...] [--python PYTHON] [--json FILE] [--sim BOARD]
+
+The exit status: 0, every claim that was made holds; 1, one is false, or a part did not end in its time; 2, wrong usage;
+3, there is no GPU to run on. What could not be run is said and counted, and never counts as held. Nothing is changed
+on the machine: no clocks, no MIG mode, no reset; files are written below one temporary folder, and below
+/run/gpuportion/self, an empty folder that a private mount namespace needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tests.gpu import claims, setting
+from tests.gpu.claims import Said
+from tests.gpu.setting import NoGpuError, Setting
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    what: str
+    seconds: float
+
+
+PARTS: Final = (
+    Part("first", "the library is accepted: preloaded and mounted, by C, PyTorch, nvidia-smi", 75),
+    Part("containment", "no path gets beyond the grant, and nearly all of it can be had", 120),
+)
+TOTAL: Final = 465.0
+"""Seconds for everything: under eight minutes with what comes before and after."""
+
+
+def main(pack: str) -> int:
+    """The suite; the exit status."""
+    options = _options()
+    scratch = tempfile.mkdtemp(prefix="gpuportion-gpu-", dir=_exec_folder())
+    try:
+        where = _find(pack, scratch, options)
+    except NoGpuError as problem:
+        print(f"tests/gpu/run: {problem} Nothing was run.", file=sys.stderr)
+        return 3
+    else:
+        return _run(where, options)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [part.name for part in PARTS]
+    parser.add_argument("--only", action="append", choices=names, metavar="PART", help=" ".join(names))
+    parser.add_argument(
+        "--python", default="", help="the interpreter that has PyTorch (default: the first found)"
+    )
+    parser.add_argument("--json", type=Path, help="where everything that was said is written")
+    parser.add_argument("--sim", metavar="BOARD", help="run on a simulated GPU: a test of the suite itself")
+    parser.add_argument(
+        "--break",
+        dest="broken",
+        choices=BREAKAGES,
+        help="leave the library out on purpose: the run must fail",
+    )
+    return parser.parse_args()
+
+
+BREAKAGES: Final = ("no-library",)
+
+
+def _exec_folder() -> str:
+    """A folder for libraries: /tmp, unless nothing there can be executed."""
+    with suppress(OSError):
+        if os.statvfs("/tmp").f_flag & os.ST_NOEXEC:
+            return "/var/tmp"
+    return "/tmp"
+
+
+def _find(pack: str, scratch: str, options: argparse.Namespace) -> Setting:
+    env = _simulated(options.sim, scratch) if options.sim else {}
+    os.environ.pop("LD_PRELOAD", None)
+    os.environ.update(env)
+    cuda, nvml, more = setting.driver_files(os.environ)
+    os.environ.update(more)
+    device = _device()
+    python = setting.python_with_torch(options.python, os.environ)
+    env = {**env, **more, "CUDA_VISIBLE_DEVICES": device["uuid"]}
+    if options.broken:
+        env["GPUPORTION_GPU_SUITE_BROKEN"] = options.broken
+    return Setting(pack, scratch, cuda, nvml, device["uuid"], python, bool(options.sim), env, device)
+
+
+def _device() -> dict[str, Any]:
+    """In a process of its own, since this one's loader doesn't follow the environment any more."""
+    code = "import json\nfrom tests.gpu import setting\ntry: print(json.dumps(setting.first_device()))\n"
+    code += "except setting.NoGpuError as problem: print(json.dumps(str(problem)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoGpuError(f"NVML cannot be asked: {done.stderr.strip()[-300:]}")
+    found = json.loads(done.stdout)
+    if isinstance(found, str):
+        raise NoGpuError(found)
+    return dict(found)
+
+
+def _simulated(board: str, scratch: str) -> dict[str, str]:
+    from gpuportion import simgpu
+
+    return simgpu.start(board, f"{scratch}/sim", cdi_dir=None).env()
+
+
+def _run(where: Setting, options: argparse.Namespace) -> int:
+    chosen = [part for part in PARTS if not options.only or part.name in options.only]
+    began = time.monotonic()
+    _print_head(where)
+    said: list[Said] = []
+    took: dict[str, float] = {}
+    for part in chosen:
+        start = time.monotonic()
+        print(f"\n{part.name}: {part.what}", flush=True)
+        left = TOTAL - (start - began)
+        for each in _said_by(part, where, min(part.seconds, left)):
+            print(f"  {each.row()}", flush=True)
+            for line in each.evidence:
+                print(f"      | {line}", flush=True)
+            said.append(each)
+        took[part.name] = round(time.monotonic() - start, 1)
+    totals = claims.count(said)
+    if options.json:
+        _write(options.json, where, said, took)
+    print(f"\n{_sum(totals)} {sum(took.values()):.0f} s.")
+    return 1 if totals[claims.FALSE] or not totals[claims.OK] else 0
+
+
+def _sum(totals: Any) -> str:
+    return (
+        f"{totals[claims.OK]} claims hold, {totals[claims.FALSE]} are false, "
+        f"{totals[claims.SKIPPED]} could not be tried, {totals[claims.FIGURE]} figures."
+    )
+
+
+def _print_head(where: Setting) -> None:
+    device = where.device
+    kind = "SIMULATED " if where.simulated else ""
+    print(f"{kind}{device['name']}, driver {device['driver']}, CUDA {device['cuda']}, MIG {device['mig']}")
+    print(f"libcuda {where.cuda}\nPython of the clients: {where.python}", flush=True)
+
+
+def _said_by(part: Part, where: Setting, seconds: float) -> Iterator[Said]:
+    """What the part says, and, if it did not come to its end, that."""
+    search = os.environ["PYTHONPATH"]
+    env = {**where.environment(), setting.VARIABLE: where.to_json(), "PYTHONPATH": search}
+    errors = Path(where.scratch, f"{part.name}.stderr")
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.gpu.part", part.name],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    assert process.stdout
+    heard = 0
+    for line in _lines(process.stdout, time.monotonic() + seconds):
+        with suppress(ValueError):
+            yield claims.parse(line)
+            heard += 1
+    late = process.poll() is None and not _ends(process)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # also what it has left
+    status = process.wait()
+    if late or status or not heard:
+        why = f"not ended within {seconds:.0f} s" if late else f"ended with status {status}"
+        tail = errors.read_text(errors="replace").splitlines()[-25:]
+        yield Said(part.name, "the part comes to its end", why, "", claims.FALSE, None, tail)
+
+
+def _ends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a part that has closed its output ends, too."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(2)
+        return True
+    return False
+
+
+def _lines(pipe: IO[bytes], deadline: float) -> Iterator[str]:
+    """Lines until the end of the pipe or the deadline."""
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            read = os.read(pipe.fileno(), 65536)
+            if not read:
+                return
+            *whole, pending = (pending + read).split(b"\n")
+            yield from (line.decode(errors="replace") for line in whole)
+
+
+def _write(file: Path, where: Setting, said: Sequence[Said], took: dict[str, float]) -> None:
+    manifest = json.loads(Path(where.pack, "manifest.json").read_text())
+    told = {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "simulated": where.simulated,
+        "device": where.device,
+        "libcuda": where.cuda,
+        "python": where.python,
+        "pack": manifest,
+        "seconds": took,
+        "totals": claims.count(said),
+        "said": [asdict(each) for each in said],
+    }
+    file.write_text(json.dumps(told, indent=1) + "\n")
