@@ -40,10 +40,12 @@ static int measure(nvmlDevice_t device, struct memory_v2 *out) {
     ENTER();
     if (read_handle(MIG_DEVICE, device, &part))
         *out = measure_instance(part);
-    else if (is_device(device))
-        *out = measure_device(number_of(device));
-    else
+    else if (!is_device(device))
         return NVML_INVALID_ARGUMENT;
+    else if (!may_see_all(number_of(device)))
+        return NVML_NO_PERMISSION;
+    else
+        *out = measure_device(number_of(device));
     out->free = out->total - out->reserved - out->used;
     return NVML_SUCCESS;
 }

@@ -43,7 +43,8 @@ nvmlDevice_t mig_called(const char *name); // NULL: none
 static inline bool mig_enabled(unsigned device) {
     return atomic_load(&nvml.view.at->mig[device].current);
 }
-bool may_look(void);   // at instances
+bool may_look(void); // at instances
+bool may_see_all(unsigned device);
 bool may_change(void); // instances, and the mode
 
 bool profile_by_id(unsigned device, unsigned id, struct sim_profile *out);

@@ -13,6 +13,11 @@ bool may_look(void) {
     return !nvml.view.container || sim_cap_open(SIM_CAP_MONITOR) || may_change();
 }
 
+// What all of a board's instances hold together, and who: no business of a process that has but one of them.
+bool may_see_all(unsigned device) {
+    return !mig_enabled(device) || may_look();
+}
+
 API(nvmlDeviceGetMigMode, nvmlDevice_t device, unsigned *current, unsigned *pending) {
     ENTER_MIG();
     if (is_mig_device(device))

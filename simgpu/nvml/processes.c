@@ -77,6 +77,7 @@ static unsigned collect(nvmlDevice_t device, struct process *all) {
 static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) {
     ENTER();
     NEED((is_device(device) || is_mig_device(device)) && count);
+    NEED_PERMISSION(!is_device(device) || may_see_all(number_of(device)));
     struct process *all = calloc(SIM_SLOTS, sizeof *all);
     unsigned room = *count, n = all ? collect(device, all) : 0;
     *count = n;
@@ -155,6 +156,7 @@ static void share_out(unsigned load, const struct process *all, unsigned n, stru
 API(nvmlDeviceGetProcessUtilization, nvmlDevice_t device, struct sample *out, unsigned *count,
     UNUSED unsigned long long since) {
     ENTER_DEVICE(device, count);
+    NEED_PERMISSION(may_see_all(number_of(device)));
     unsigned load = board_number(device, "board.%u.load");
     struct process *all = calloc(SIM_SLOTS, sizeof *all);
     unsigned n = all ? collect(device, all) : 0, room = out ? *count : 0;

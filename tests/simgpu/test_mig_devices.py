@@ -251,6 +251,8 @@ def test_in_a_container_the_capabilities_say_what_is_there(outside: Sim) -> None
                 assert inside.ask(shown) == [small][:there]
                 assert inside.refusal(f"mig({there})") == "NotFound"
                 assert inside.refusal("create(19, 5)") == inside.refusal("capacity(19)") == "NoPermission"
+                for aggregate in ("n.nvmlDeviceGetMemoryInfo(device())", "processes(device())"):
+                    assert inside.refusal(aggregate) == "NoPermission", "that of all instances together"
             with Driver({**env}, command=wrap) as cuda:
                 assert cuda.call("cuInit", 0)[0] == (SUCCESS if there else NO_DEVICE)
                 if there:
