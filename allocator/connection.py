@@ -55,6 +55,7 @@ class Connection:
         self._fds: list[int] = []
         self._outbox = memoryview(b"")
         self._last = False
+        self.is_waiting = False
 
     @property
     def is_answering(self) -> bool:
@@ -84,7 +85,7 @@ class Connection:
 
         The caller closes its descriptors with `close_fds`.
         """
-        if self.is_answering or len(self._inbox) < wire.HEADER.size:
+        if self.is_answering or self.is_waiting or len(self._inbox) < wire.HEADER.size:
             return None
         status, n_head, n_body = wire.sizes(bytes(self._inbox[: wire.HEADER.size]))
         if status != wire.REQUEST or n_head > self._bounds.head or n_body > self._bounds.body:
@@ -102,8 +103,14 @@ class Connection:
             close_fds(fds)
             raise
 
+    def wait(self) -> None:
+        """The answer takes a while: until `answer` nothing is read, and no time runs out."""
+        self.is_waiting = True
+        self.deadline = float("inf")
+
     def answer(self, message: wire.Message, now: float, *, last: bool = False) -> None:
         """Begin to send; `last`: the connection is over after it."""
+        self.is_waiting = False
         self._outbox = memoryview(wire.encode(message))
         self._last = last
         self.deadline = now + FRAME

@@ -24,13 +24,29 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from gpuportion import paths
-from gpuportion.allocator import cdi_files, fault_points, injection, inventory, policy_file, rebuild, systemd
+from gpuportion.allocator import (
+    cdi_files,
+    fault_points,
+    injection,
+    inventory,
+    policy_file,
+    processes,
+    rebuild,
+    systemd,
+)
 from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.devices import MARGIN
 from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.host_portion import HostPortions
+from gpuportion.allocator.mig.book import Book
+from gpuportion.allocator.mig.node import MigNode
+from gpuportion.allocator.mig.partitions import Host, Partitions
+from gpuportion.allocator.mig.roles import KeptRoles
+from gpuportion.allocator.mig.workers import Workers
+from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView, Sampler
+from gpuportion.allocator.nvml.mig import Migs
 from gpuportion.allocator.operations import Operations
 from gpuportion.allocator.policy import STOP, Policy
 from gpuportion.allocator.policy_in_force import PolicyInForce
@@ -45,6 +61,12 @@ STATE_DIR: Final = "/var/lib/gpuportion"
 FIRST_SAMPLE: Final = 30.0
 """Seconds to wait for NVML before saying that we are ready; then requests are refused with the reason."""
 
+
+MIG: Final = "mig"
+"""Among the tokens of grants, which are hex digits: time to look at MIG instances."""
+
+PATIENCE: Final = 2.0
+"""Seconds for the driver to end what it is about when the daemon ends."""
 
 COLLECT_AFTER: Final = 20_000
 """Objects made before the youngest are looked at: a config.json alone is a thousand, and none of it is cyclic."""
@@ -173,6 +195,8 @@ def _run(options: argparse.Namespace) -> None:
     hints = Hints(selector)
     store = _open_store(f"{options.run_dir}/store.sqlite3")
     portions = HostPortions(options.state_dir, injection.programs, inventory.library_folder)
+    roles = KeptRoles(options.state_dir)
+    workers = Workers()
     sampler = Sampler()
     sampler.start()
     grants = Grants(
@@ -180,22 +204,29 @@ def _run(options: argparse.Namespace) -> None:
         hints,
         options.run_dir,
         reservation_timeout=options.reservation_timeout,
-        remove_more=portions.remove,
+        remove_more=lambda token: _remove_more(token, portions, partitions),
         survivors=functools.partial(_survivors, options, sampler),
     )
+    partitions = _partitions(options, hints, grants, roles, workers, rules)
     grants.recover()
+    partitions.recover()
     _remove_unowned(portions, store)
     view = NodeView(grants, options.state_dir)
     keep_to(view, rules.policy)
+    mig = MigGrants(partitions, roles)
+    view.followers.append(lambda sample: mig.update(view.gpus, sample))
     _await_first_sample(sampler)
     _take_sample(sampler, view)
     files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
     auditor = Auditor(view, grants)
-    operations = Operations(grants, view, files, portions, rules, auditor, _version())
+    operations = Operations(grants, view, files, portions, mig, rules, auditor, _version())
     listener = systemd.inherited_listener() or systemd.listen(
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )
-    server = Server(selector, listener, hints, operations.answer, grants.look)
+    server = Server(
+        selector, listener, hints, operations.answer, lambda token: _look_at(token, grants, partitions)
+    )
+    server.on_readable(workers.wake, workers.take)
     server.on_readable(sampler.wake, lambda: _look(sampler, view, auditor, rules))
     with _signals(server, lambda: rules.read_again(functools.partial(keep_to, view))):
         log.info("ready on %s/gpuportiond.sock: %d grants", options.run_dir, len(grants.live()))
@@ -205,9 +236,41 @@ def _run(options: argparse.Namespace) -> None:
     systemd.notify("STOPPING=1")
     log.info("ends; %d grants go on without it", len(grants.live()))
     sampler.stop()
+    partitions.stop(PATIENCE)
     hints.close()
     listener.close()
     store.close()
+
+
+def _partitions(
+    options: argparse.Namespace,
+    hints: Hints,
+    grants: Grants,
+    roles: KeptRoles,
+    workers: Workers,
+    rules: PolicyInForce,
+) -> Partitions:
+    host = Host(
+        boot=processes.boot_id(),
+        now=now,
+        wake_at=lambda time: hints.at(MIG, time),
+        labels=lambda: {grant.token: grant.label for grant in grants.live()},
+        max_idle=lambda: rules.policy.mig_max_idle,
+    )
+    return Partitions(Book(f"{options.state_dir}/mig.json"), MigNode(roles), Migs(), workers, host)
+
+
+def _remove_more(token: str, portions: HostPortions, partitions: Partitions) -> None:
+    partitions.free(token)
+    portions.remove(token)
+
+
+def _look_at(token: str, grants: Grants, partitions: Partitions) -> None:
+    """A time has come that was to be waited for."""
+    if token == MIG:
+        partitions.look()
+    else:
+        grants.look(token)
 
 
 def _settle() -> None:

@@ -168,6 +168,15 @@ class Grants:
         self._hints.watch(token, os.dup(pidfd))
         return grant
 
+    def promise(self, grant: Grant, shares: tuple[Share, ...]) -> Grant:
+        """A reservation becomes one of these shares, which a MIG instance has once it is made. GpuportionError: it has
+        ended meanwhile, with its creator or by its time."""
+        current = self._store.get(grant.token)
+        if current is None or current.state is not State.RESERVED:
+            why = "it ended, with its creator or by its time, while the MIG instance was made"
+            raise GpuportionError("GP305", what="the reservation of this container", why=why)
+        return self._store.apply(current, Event.PROMISED, shares=shares)
+
     def resize(self, grant: Grant, shares: tuple[Share, ...]) -> Grant:
         """Give it these amounts of the GPUs that it has, for every allocation from now on.
 

@@ -27,6 +27,7 @@ class State(str, Enum):
 
 class Event(str, Enum):
     CONFIRMED = "confirmed"  # the hook, or the caller of exec, showed the process that holds the grant
+    PROMISED = "promised"  # what it gets is now known, or is something else: a MIG instance that was made
     EXPIRED = "expired"  # nobody confirmed in time
     ABANDONED = "abandoned"  # whoever was creating the container is gone and did not confirm
     UNDONE = "undone"  # a step of making the grant failed
@@ -37,6 +38,7 @@ class Event(str, Enum):
 
 TRANSITIONS: Final = {
     (State.RESERVED, Event.CONFIRMED): State.ACTIVE,
+    (State.RESERVED, Event.PROMISED): State.RESERVED,
     (State.RESERVED, Event.EXPIRED): State.RELEASED,
     (State.RESERVED, Event.ABANDONED): State.RELEASED,
     (State.RESERVED, Event.UNDONE): State.RELEASED,

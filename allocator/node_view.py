@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -89,6 +89,8 @@ class NodeView:
         self._taught: set[str] = set()
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
         self._unseen = Unseen()
+        self.followers: list[Callable[[Sample], None]] = []
+        """Who is told of each sample as well, once the GPUs are those of it."""
 
     def update(self, sample: Sample) -> None:
         """A new sample came."""
@@ -105,6 +107,8 @@ class NodeView:
         self.gpus = self._attribution.update(sample, self.claims)
         self._learn(live)
         self._measure({grant.token: grant for grant in live if grant.state is State.ACTIVE})
+        for follow in self.followers:
+            follow(sample)
 
     def keep_to(self, margin: int, overcommit: Decimal) -> None:
         """From now on so many bytes of each GPU are kept back, and it may be granted so many times over."""

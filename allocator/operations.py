@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from gpuportion import paths, wire
@@ -21,6 +21,7 @@ from gpuportion.allocator import (
     fields,
     injection,
     lookup,
+    mig_injection,
     names,
     pages,
     placement,
@@ -31,12 +32,16 @@ from gpuportion.allocator import (
 )
 from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.cdi_files import CdiFiles
-from gpuportion.allocator.devices import Share
+from gpuportion.allocator.devices import Gpu, Share
 from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grants import CONTAINER, PROCESS, Grants, Intent, now
 from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions
+from gpuportion.allocator.mig.planner import Plan, Spot
+from gpuportion.allocator.mig_grants import MigGrants, kept_from_mig
 from gpuportion.allocator.no_room import Refusal
 from gpuportion.allocator.node_view import NodeView
+from gpuportion.allocator.pending import Steps, Wait, drive
+from gpuportion.allocator.placement import Placement
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import FullStoreError, Grant
 from gpuportion.errors import GpuportionError
@@ -79,6 +84,7 @@ class Operations:
         view: NodeView,
         files: CdiFiles,
         portions: HostPortions,
+        mig: MigGrants,
         rules: PolicyInForce,
         auditor: Auditor,
         version: str,
@@ -87,17 +93,22 @@ class Operations:
         self._view = view
         self._files = files
         self._portions = portions
+        self._mig = mig
         self._rules = rules
         self._auditor = auditor
         self._version = version
 
-    def answer(self, peer: Peer, message: wire.Message) -> wire.Message:
-        """The answer to one request; never raises. Descriptors of the message stay the caller's."""
+    def answer(self, peer: Peer, message: wire.Message) -> Wait[wire.Message]:
+        """The answer to one request, mostly at once; never raises. Descriptors of the message stay the caller's."""
+        return drive(self._answered(peer, message))
+
+    def _answered(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
         try:
             operation, root_only = _operation(message.head)
             if root_only and peer.uid != 0:
                 raise GpuportionError("GP303", why=f"only root may ask for this, not user {peer.uid}")
-            return operation(self, peer, message)
+            answer = operation(self, peer, message)
+            return answer if isinstance(answer, wire.Message) else (yield from answer)
         except GpuportionError as refusal:
             text = plain(refusal.text)
             log.info("refused (uid %d): %s", peer.uid, text)
@@ -115,7 +126,7 @@ class Operations:
 
     # Containers
 
-    def create(self, peer: Peer, message: wire.Message) -> wire.Message:
+    def create(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
         verb, root, id = (fields.text(message, key) for key in ("verb", "root", "id"))
         if verb not in VERBS or not id or len(id) > LONGEST_ID:
             raise GpuportionError("GP304", why=f"{verb!r} of a container {id[:40]!r}")
@@ -136,15 +147,48 @@ class Operations:
         if creator is None and peer.pid > 0:
             raise GpuportionError("GP304", why="whoever asked has ended while it waited")
         self._grants.supersede(root, id, creator)
-        shares = self._place(request, subject, user)
-        asked = request.to_json()
+        found = self._place(request, subject, user)
+        shares, asked = self._mig.shares(found), request.to_json()
         intent = Intent(
             CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, user=user, creator=creator
         )
         drivers = fields.image_drivers(message)
         with self._reserved(intent) as grant:
-            edited = self._edit(grant, spec, preload, drivers)
+            if isinstance(found, Plan):
+                made = yield from self._made(grant, found, request, subject)
+                edited = self._edit_for_mig(made, spec)
+            else:
+                edited = self._edit(grant, spec, preload, drivers)
         return wire.Message({"token": grant.token}, edited)
+
+    def _made(self, grant: Grant, found: Plan, request: Request, subject: str) -> Steps[Grant]:
+        """The grant with its MIG instance: of the plan, or of another one if the driver has no room there."""
+
+        def again(avoid: frozenset[Spot]) -> Plan:
+            other = self._mig.again(request, subject, avoid)
+            shares = self._mig.shares(other)
+            self._check_shares(shares, grant.owner, subject, but=grant)
+            self._grants.promise(grant, shares)
+            return other
+
+        shares = yield from self._mig.serve(grant.token, found, again)
+        return self._grants.promise(grant, shares)
+
+    def _edit_for_mig(self, grant: Grant, spec: dict[str, Any]) -> bytes:
+        portion = grant.mig
+        assert portion is not None
+        gathered = mig_injection.gather(
+            self._files.specs(),
+            portion,
+            token=grant.token,
+            container=grant.id,
+            socket=paths.socket_path(),
+            before=spec,
+        )
+        edited = change(spec, gathered)
+        for removed in edited.removed:
+            log.info("%s: taken out of its spec: %s", grant.token[:8], names.printable(removed, 512))
+        return ENCODE(edited.spec).encode()
 
     def _default(self, annotations: dict[str, str]) -> Request | None:
         """What the administrator gives a container that asks for nothing."""
@@ -202,7 +246,8 @@ class Operations:
             raise GpuportionError("GP304", why="the descriptor is no pidfd of the caller")
         name = names.printable(fields.text(message, "argv0"))
         user = str(peer.uid)
-        shares = self._place(request, f'process {caller.pid} "{name}"', user)
+        found = self._place(kept_from_mig(request), f'process {caller.pid} "{name}"', user)
+        shares = self._mig.shares(found)
         intent = Intent(
             PROCESS,
             shares,
@@ -233,8 +278,8 @@ class Operations:
 
     # Both
 
-    def _place(self, request: Request, subject: str, user: str) -> tuple[Share, ...]:
-        """The shares that serve `request` within the rules for `user`. Only where something stands in the way is it
+    def _place(self, request: Request, subject: str, user: str) -> Placement | Plan:
+        """What serves `request` within the rules for `user`. Only where something stands in the way is it
         worth a look at who may have ended unnoticed."""
         self._view.need_gpus()
         injection.programs()
@@ -247,18 +292,30 @@ class Operations:
         self._grants.look_at_ending()
         return self._placed(request, subject, user)
 
-    def _placed(self, request: Request, subject: str, user: str) -> tuple[Share, ...]:
+    def _placed(self, request: Request, subject: str, user: str) -> Placement | Plan:
         gpus, rules = self._view.need_gpus(), self._rules.policy
-        planned = placement.plan(gpus, self._grants.holdings(), request, rules.rules)
-        if isinstance(planned, Refusal):
-            raise planned.error(subject)
-        held = [grant.shares for grant in self._grants.live() if grant.owner == user]
-        policy.check_shares(rules, planned.shares, user, held, subject)
+
+        def by_fraction(some: Sequence[Gpu]) -> Placement | Refusal:
+            return placement.plan(some, self._grants.holdings(), request, rules.rules)
+
+        found = self._mig.choose(request, subject, gpus, by_fraction)
+        self._check_shares(self._mig.shares(found), user, subject)
+        if isinstance(found, Plan):
+            return found
         models = {gpu.uuid: gpu.model for gpu in gpus}
-        return tuple(
-            dataclasses.replace(share, context=self._view.context(models[share.uuid]))
-            for share in planned.shares
+        return Placement(
+            tuple(
+                dataclasses.replace(share, context=self._view.context(models[share.uuid]))
+                for share in found.shares
+            )
         )
+
+    def _check_shares(
+        self, shares: Sequence[Share], user: str, subject: str, but: Grant | None = None
+    ) -> None:
+        live = [grant for grant in self._grants.live() if but is None or grant.token != but.token]
+        held = [grant.shares for grant in live if grant.owner == user]
+        policy.check_shares(self._rules.policy, shares, user, held, subject)
 
     @contextlib.contextmanager
     def _reserved(self, intent: Intent) -> Iterator[Grant]:
@@ -287,20 +344,37 @@ class Operations:
 
     def why(self, peer: Peer, message: wire.Message) -> wire.Message:
         grant = lookup.find(self._grants.live(), fields.text(message, "container"))
-        view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
+        view = self._use(grant)
         return wire.Message(rows.of_refusals(grant, view, time.time()))
 
     def ps(self, peer: Peer, message: wire.Message) -> wire.Message:
         found = []
         for grant in self._grants.live():
-            view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
+            view = self._use(grant)
             found.append(rows.of_grant(grant, view, now(), with_token=peer.uid == 0))
         return wire.Message({"grants": found, "findings": self._auditor.rows(now())})
 
     def node(self, peer: Peer, message: wire.Message) -> wire.Message:
         holdings = self._grants.holdings()
-        gpus = [rows.of_gpu(gpu, holdings) for gpu in self._view.gpus]
+        gpus = [self._mig.row(gpu, rows.of_gpu(gpu, holdings)) for gpu in self._view.gpus]
         return wire.Message({"gpus": gpus, "driver": self._view.driver, "trouble": self._view.trouble})
+
+    def _use(self, grant: Grant) -> pages.LedgerView:
+        if grant.mig:
+            return self._mig.use(grant)
+        return pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
+
+    # MIG
+
+    def mig_profiles(self, peer: Peer, message: wire.Message) -> wire.Message:
+        return wire.Message({"gpus": self._mig.profiles()})
+
+    def mig_list(self, peer: Peer, message: wire.Message) -> wire.Message:
+        known = {grant.token: (grant.id, grant.name) for grant in self._grants.live()}
+        return wire.Message({"instances": self._mig.instances(known)})
+
+    def mig_gc(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
+        return wire.Message((yield from self._mig.collect()))
 
     def config(self, peer: Peer, message: wire.Message) -> wire.Message:
         return wire.Message(self._rules.shown())
@@ -310,10 +384,12 @@ class Operations:
 
 
 def _sizes(grant: Grant) -> str:
+    if grant.mig:
+        return f"{grant.mig.profile} with {grant.mig.memory >> 20} MiB of GPU {grant.mig.index}, {grant.mig.uuid}"
     return " + ".join(f"{share.limit >> 20} MiB of GPU {share.index}" for share in grant.shares)
 
 
-Operation = Callable[[Operations, Peer, wire.Message], wire.Message]
+Operation = Callable[[Operations, Peer, wire.Message], "wire.Message | Steps[wire.Message]"]
 
 OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
     # op: (what is done, only for root)
@@ -326,6 +402,9 @@ OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
     "ps": (Operations.ps, False),
     "node": (Operations.node, False),
     "config": (Operations.config, False),
+    "mig-profiles": (Operations.mig_profiles, False),
+    "mig-list": (Operations.mig_list, False),
+    "mig-gc": (Operations.mig_gc, True),
     "ping": (Operations.ping, False),
 }
 

@@ -19,7 +19,7 @@ from gpuportion.allocator import links, no_room
 from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free, matches
 from gpuportion.allocator.no_room import Refusal, suggestion
 from gpuportion.errors import GpuportionError
-from gpuportion.shim.request import Request, Role
+from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB, both, mib
 
 BINPACK, SPREAD, EXCLUSIVE = "binpack", "spread", "exclusive"
@@ -75,12 +75,7 @@ def _check_built(want: Request) -> None:
             "no share of time is enforced on a GPU yet. Drop GPU_COMPUTE.",
         )
     elif want.mig is not None:
-        what, why = f"the MIG profile {want.mig}", "no MIG instance is made yet. Ask by GPU_MEMORY_LIMIT."
-    elif want.role is Role.MIG:
-        what, why = (
-            "a portion by MIG alone",
-            "no MIG instance is made yet. Ask for the role fraction, or for none.",
-        )
+        what, why = f"the MIG profile {want.mig}", "GPU_ROLE=fraction keeps it from MIG. Drop one of them."
     else:
         return
     raise GpuportionError("GP109", what=what, why=why)

@@ -67,6 +67,8 @@ class Policy:
     placement: str = BINPACK
     runtimes: tuple[str, ...] = ()
     audit: str = REPORT
+    mig_max_idle: float | None = None
+    """Seconds after which an idle MIG instance is removed; None: only when its room is needed."""
 
     @property
     def rules(self) -> Rules:

@@ -115,6 +115,22 @@ def _runtimes(at: Marked, _: Resolve) -> tuple[str, ...]:
     return found
 
 
+def _duration(at: Marked, _: Resolve) -> float:
+    text = _text(at)
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
+    if match is None:
+        raise BadValueError(f"is {text[:40]!r}. Write a time such as 90s, 30m, 12h or 7d.")
+    return int(match[1]) * float(SECONDS[match[2]])
+
+
+SECONDS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def _seconds(value: float) -> str:
+    unit = next(unit for unit, length in SECONDS.items() if value % length == 0)
+    return f"{int(value) // SECONDS[unit]}{unit}"
+
+
 def _default(at: Marked, _: Resolve) -> Request:
     known = [key.annotation for key in request.KEYS]
     given = {}
@@ -220,6 +236,8 @@ KEYS: Final = (
         "the low-level runtimes that a container with a portion may be started by, by name or path"),
     Key("audit", "audit", _one_of(values.REPORT, values.STOP), str, values.STOP,
         "what becomes of a container's process that has GPU memory without a grant or beyond it"),
+    Key("mig.max-idle", "mig_max_idle", _duration, _seconds, "30m",
+        "how long an idle MIG instance is kept; without it, until its room is needed"),
 )  # fmt: skip
 NAMES: Final = {key.name: key for key in KEYS}
 BLOCKS: Final = frozenset(name.rpartition(".")[0] for name in NAMES if "." in name)

@@ -24,13 +24,15 @@ def of_grant(grant: Grant, view: LedgerView, now: float, *, with_token: bool) ->
         "kind": grant.kind,
         "state": grant.state.value,
         "gpus": gpus,
-        "compute": None,
-        "enforced_by": "interposer",
+        "compute": grant.mig and grant.mig.compute * 100 // grant.mig.compute_total,
+        "enforced_by": "mig" if grant.mig else "interposer",
         "refusals": sum(use.refusals for use in view.gpus),
         "age_s": round(now - grant.created, 3),
         "pids": [grant.holder.pid] if grant.holder and grant.state is State.ACTIVE else [],
     }
-    optional = {"token": grant.token if with_token else "", "damaged": view.damaged}
+    optional: dict[str, Any] = {"token": grant.token if with_token else "", "damaged": view.damaged}
+    if grant.mig:
+        optional["mig"] = {name: getattr(grant.mig, name) for name in ("uuid", "profile", "gi", "ci")}
     return {**row, **{key: value for key, value in optional.items() if value}}
 
 

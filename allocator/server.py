@@ -3,7 +3,8 @@ wake-ups.
 
     a pidfd is readable         a process ended: a hint for its grant, taken before the requests of the same
                                 round, so that what it held can already be granted
-    a connection is readable    whole frames are answered at once, in the order in which they came
+    a connection is readable    whole frames are answered at once, in the order in which they came; one whose answer
+                                takes a while is left alone until it is there
     a time has come             grants that are due for a look; connections that took too long
 
 Not asyncio: it costs the start of the daemon 50 ms, and one answer is short. Knows nothing of what the
@@ -14,6 +15,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import functools
 import logging
 import selectors
 import socket
@@ -27,6 +29,7 @@ from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grants import now
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.operations import Peer
+from gpuportion.allocator.pending import Wait
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
@@ -49,7 +52,7 @@ class Server:
         selector: selectors.BaseSelector,
         listener: socket.socket,
         hints: Hints,
-        answer: Callable[[Peer, wire.Message], wire.Message],
+        answer: Callable[[Peer, wire.Message], Wait[wire.Message]],
         look: Callable[[str], None],
     ) -> None:
         self._selector = selector
@@ -93,7 +96,7 @@ class Server:
         self._end_slow()
 
     def _timeout(self) -> float | None:
-        times = [connection.deadline for connection in self._connections]
+        times = [one.deadline for one in self._connections if not one.is_waiting]
         times += [self._accepts_again] if self._accepts_again is not None else []
         until = max(0.0, min(times) - now()) if times else None
         due = self._hints.timeout(now())
@@ -150,6 +153,8 @@ class Server:
             if mask & selectors.EVENT_READ:
                 connection.read(now())
             self._answer_all(connection)
+            if connection.is_waiting:
+                return
             wanted = selectors.EVENT_WRITE if connection.is_answering else selectors.EVENT_READ
             if connection.wanted != wanted:
                 connection.wanted = wanted
@@ -169,12 +174,34 @@ class Server:
             if message is None:
                 return
             try:
-                answer = self._answer(connection.peer, message)
+                waited = self._answer(connection.peer, message)
             finally:
                 close_fds(message.fds)
-            here("answering")
+            if not waited.is_over:
+                connection.wait()
+                self._selector.unregister(connection.sock)
+            waited.then(functools.partial(self._send, connection))
+            if connection.is_waiting:
+                return
+
+    def _send(self, connection: Connection, answer: wire.Message) -> None:
+        """An answer is there, at once or after others were served."""
+        here("answering")
+        if connection not in self._connections:
+            return
+        late = connection.is_waiting
+        try:
             connection.answer(answer, now())
             here("answered")
+        except ClosedError:
+            if not late:
+                raise
+            self._close(connection)
+            return
+        if late:
+            connection.wanted = selectors.EVENT_WRITE if connection.is_answering else selectors.EVENT_READ
+            self._selector.register(connection.sock, connection.wanted, connection)
+            self._serve(connection, 0)
 
     def _end_slow(self) -> None:
         time = now()
@@ -187,7 +214,8 @@ class Server:
     def _close(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._of_uid[connection.peer.uid] -= 1
-        self._selector.unregister(connection.sock)
+        if not connection.is_waiting:
+            self._selector.unregister(connection.sock)
         connection.close()
 
 

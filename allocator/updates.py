@@ -18,6 +18,10 @@ def update(
     grants: Grants, view: NodeView, rules: Policy, grant: Grant, amounts: Sequence[int], *, force: bool
 ) -> Grant:
     """`grant` with `amounts` in bytes, one for all of its GPUs or one for each. GpuportionError if it can't be."""
+    if grant.mig:
+        what = f"it is the MIG instance {grant.mig.profile} of GPU {grant.mig.index}"
+        hint = " Start the container anew with another amount."
+        raise GpuportionError("GP111", what=what, why="the size of an instance can't be changed.", hint=hint)
     if grant.state is not State.ACTIVE:
         why = "it is being created. Ask again when it runs."
         raise GpuportionError("GP305", what=f"a running container {grant.label!r}", why=why)

@@ -54,6 +54,10 @@ class MigNode:
         """Whether no act on it is under way."""
         return not self._acts[uuid]
 
+    def reading(self, uuid: str) -> MigReading | None:
+        """MIG on a GPU as it was read last; None: it has none, or nothing is known of it yet."""
+        return self._readings.get(uuid)
+
     def seen(self, uuid: str) -> tuple[Seen, ...] | None:
         """The instances of a GPU; None where they are not known."""
         reading = self._readings.get(uuid)

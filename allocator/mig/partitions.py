@@ -71,6 +71,20 @@ class Act:
         return not self.wait.is_over
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the daemon is to the partitions.
+
+    `now`: seconds of CLOCK_BOOTTIME; `wake_at`: call `look` at this time; `labels`: of live grants, by token;
+    `max_idle`: seconds after which an idle instance is removed, None: never by itself."""
+
+    boot: str
+    now: Callable[[], float]
+    wake_at: Callable[[float], None]
+    labels: Callable[[], Mapping[str, str]]
+    max_idle: Callable[[], float | None]
+
+
 class Partitions:
     def __init__(
         self,
@@ -78,22 +92,17 @@ class Partitions:
         node: MigNode,
         migs: Migs,
         workers: Workers,
-        *,
-        boot: str,
-        now: Callable[[], float],
-        wake_at: Callable[[float], None],
-        labels: Callable[[], Mapping[str, str]],
+        host: Host,
     ) -> None:
-        """`now`: CLOCK_BOOTTIME; `wake_at`: call `look` at this time; `labels`: of live grants, by token."""
         self.node = node
-        self.max_idle: float | None = None
+        self._max_idle = host.max_idle
         self._book = book
         self._migs = migs
         self._workers = workers
-        self._boot = boot
-        self._now = now
-        self._wake_at = wake_at
-        self._labels = labels
+        self._boot = host.boot
+        self._now = host.now
+        self._wake_at = host.wake_at
+        self._labels = host.labels
         self._policy = Policy()
         self._acts: list[Act] = []
         self._retries: dict[int, tuple[float, float]] = {}
@@ -107,9 +116,10 @@ class Partitions:
     def plan(self, want: Request, avoid: frozenset[Spot] = frozenset()) -> Plan | Refusal:
         """GpuportionError: it could never be served by MIG."""
         policy = dataclasses.replace(self._policy, avoid=avoid)
-        return plan(self.node.gpus(), self._instances(), want, policy)
+        return plan(self.node.gpus(), self.instances(), want, policy)
 
-    def _instances(self) -> list[Instance]:
+    def instances(self) -> list[Instance]:
+        """What is on the GPUs, as the planner takes it."""
         going = {key for act in self._acts for key in act.keys if self._is_removing(key)}
         return self.node.instances(list(self._book), going, self._labels())
 
@@ -355,12 +365,14 @@ class Partitions:
             return False
         if record.phase is Phase.REMOVING:
             return self.node.seen(record.gpu) is not None
-        too_long = self.max_idle is not None and self._now() - record.idle_since >= self.max_idle
+        most = self._max_idle()
+        too_long = most is not None and self._now() - record.idle_since >= most
         return record.is_idle and too_long and not self.node.users(record)
 
     def _wake_for_idle(self) -> None:
-        if self.max_idle is not None:
-            times = [record.idle_since + self.max_idle for record in self._book if record.is_idle]
+        most = self._max_idle()
+        if most is not None:
+            times = [record.idle_since + most for record in self._book if record.is_idle]
             if times and min(times) > self._now():
                 self._wake_at(min(times))
 
@@ -400,6 +412,14 @@ class Partitions:
             log.warning("MIG: %s: %s", act.gpu, why)
             self.node.stuck[act.gpu] = why
             act.wait.end(None)
+
+    def stop(self, patience: float) -> None:
+        """Nobody is answered any more; what the driver is about is ended, as far as it ends in `patience` seconds. What
+        came of it the next daemon finds by the book."""
+        for act in list(self._acts):
+            act.wait.end(None)
+        self._workers.stop(patience)
+        self._migs.close()
 
     # What is shown
 

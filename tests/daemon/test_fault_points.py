@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import MIB, Daemon, Sleeper
+from tests.support.mig_daemon import PLACES
 
 from gpuportion import wire
 from gpuportion.allocator.fault_points import POINTS, VARIABLE
@@ -155,7 +156,7 @@ def test_a_daemon_that_dies_while_a_process_asks_for_a_portion(dying: Dying) -> 
 def test_every_place_is_died_at() -> None:
     """A place that no test names proves nothing."""
     named = {place.partition(":")[0] for place in (*CREATING, *CONFIRMING, *CONFIRMED, *ENDING, *STARTING)}
-    assert named | {"portion-made"} == set(POINTS)
+    assert named | set(PLACES) | {"portion-made"} == set(POINTS)
 
 
 @pytest.mark.parametrize("value", ["nowhere", "reserved:x", ":2"])

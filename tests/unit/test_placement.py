@@ -15,7 +15,7 @@ from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free
 from gpuportion.allocator.no_room import Refusal, suggestion
 from gpuportion.allocator.placement import EXCLUSIVE, SPREAD, Placement, Rules, plan
 from gpuportion.errors import GpuportionError
-from gpuportion.shim.request import Request, Role
+from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB
 
 GB = 10**9
@@ -251,7 +251,6 @@ def test_another_gpu_is_named_where_only_the_choice_stands_in_the_way() -> None:
         ),
         (Request(compute=30), "GP109 30 % of a GPU's compute cannot be served"),
         (Request(mig="1g.10gb"), "GP109 the MIG profile 1g.10gb cannot be served"),
-        (Request(memory=(GB,), role=Role.MIG), "GP109 a portion by MIG alone cannot be served"),
     ],
 )
 def test_what_can_never_be_served_is_said_at_once(want: Request, text: str) -> None:

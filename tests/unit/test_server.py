@@ -16,6 +16,7 @@ from gpuportion import wire
 from gpuportion.allocator import connection, server
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.operations import Peer
+from gpuportion.allocator.pending import Wait
 from gpuportion.allocator.server import Server
 
 
@@ -31,11 +32,18 @@ class Loop:
         self.hints = Hints(self.selector)
         self.looked: list[str] = []
         self.asked: list[Peer] = []
+        self.waits: list[Wait[wire.Message]] = []
         self.server = Server(self.selector, self.listener, self.hints, self.answer, self.looked.append)
 
-    def answer(self, peer: Peer, message: wire.Message) -> wire.Message:
+    def answer(self, peer: Peer, message: wire.Message) -> Wait[wire.Message]:
+        """At once, or by one of `waits` where the message asks to wait."""
         self.asked.append(peer)
-        return wire.Message({"looked": list(self.looked)})
+        waited: Wait[wire.Message] = Wait()
+        if message.head.get("op") == "wait":
+            self.waits.append(waited)
+        else:
+            waited.end(wire.Message({"looked": list(self.looked)}))
+        return waited
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
