@@ -8,6 +8,8 @@ It runs in containers as well as on the host, with only NVIDIA's cuda-bindings a
     load COUNT       cuModuleLoadData of so many modules -> {"result": "CUDA_SUCCESS"}; they stay
     info             cuMemGetInfo, cuDeviceTotalMem  -> {"free": ..., "total": ..., "device_total": ...}
     nvml             memory and processes by NVML -> {"total": ..., "used": ..., "processes": {pid: bytes}}
+    mig              what NVML and CUDA show of MIG -> {"boards": ..., "aggregate": ..., "parts": {UUID: {"total": ...,
+                     "used": ..., "processes": ...}}, "cuda": [names of all devices]}
     pid              -> {"pid": ...}
     end              leaves the loop
 """
@@ -42,6 +44,52 @@ def seen_by_nvml() -> dict[str, Any]:
     processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(device)}
     devices = pynvml.nvmlDeviceGetCount()
     return {"total": memory.total, "used": memory.used, "processes": processes, "devices": devices}
+
+
+def seen_of_mig() -> dict[str, Any]:
+    """`aggregate`: whether NVML tells what all instances of a board hold together."""
+    import pynvml
+    from cuda.bindings import driver as cu
+
+    pynvml.nvmlInit()
+    boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    told = [_told(lambda board=board: pynvml.nvmlDeviceGetMemoryInfo(board)) for board in boards]
+    told += [
+        _told(lambda board=board: pynvml.nvmlDeviceGetComputeRunningProcesses(board)) for board in boards
+    ]
+    parts = {pynvml.nvmlDeviceGetUUID(part): part for board in boards for part in _parts(board)}
+    names = [cu.cuDeviceGetName(96, i)[1].rstrip(b"\0").decode() for i in range(cu.cuDeviceGetCount()[1])]
+    shown = {uuid: _part(part) for uuid, part in parts.items()}
+    return {"boards": len(boards), "aggregate": any(told), "parts": shown, "cuda": names}
+
+
+def _told(call: Any) -> bool:
+    import pynvml
+
+    try:
+        call()
+    except pynvml.NVMLError_NoPermission:
+        return False
+    return True
+
+
+def _parts(board: Any) -> list[Any]:
+    import pynvml
+
+    found: list[Any] = []
+    while True:
+        try:
+            found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(board, len(found)))
+        except (pynvml.NVMLError_NotFound, pynvml.NVMLError_NotSupported):
+            return found
+
+
+def _part(part: Any) -> dict[str, Any]:
+    import pynvml
+
+    memory = pynvml.nvmlDeviceGetMemoryInfo(part)
+    processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(part)}
+    return {"total": memory.total, "used": memory.used, "processes": processes}
 
 
 class Session:
@@ -86,7 +134,12 @@ class Session:
             return {"result": self.cu.cuMemFree(self.held[int(words[0])])[0].name}
         if command == "load":
             return {"result": self.load(int(words[0]))}
-        answers = {"info": memory_now, "nvml": seen_by_nvml, "pid": lambda: {"pid": os.getpid()}}
+        answers = {
+            "info": memory_now,
+            "nvml": seen_by_nvml,
+            "mig": seen_of_mig,
+            "pid": lambda: {"pid": os.getpid()},
+        }
         return answers[command]()
 
 

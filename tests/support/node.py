@@ -180,14 +180,14 @@ class Node:
     @contextlib.contextmanager
     def container(
         self,
-        memory: str,
+        memory: str | None,
         *,
         name: str | None = None,
         options: Sequence[str] = (),
         image: str = IMAGE,
         command: Sequence[str] = ("sleep", "3600"),
     ) -> Iterator[str]:
-        """A container that sleeps; its name."""
+        """A container that sleeps; its name. Without `memory` the `options` ask."""
         name = name or self._new_name()
         try:
             done = self.docker_run(
@@ -201,7 +201,7 @@ class Node:
     @contextlib.contextmanager
     def session(
         self,
-        memory: str,
+        memory: str | None,
         *,
         options: Sequence[str] = (),
         image: str = IMAGE,
