@@ -72,6 +72,14 @@ def make(setting: Setting, name: str, limit: int, context: int, *, mounted: bool
     return Grant(setting, folder, limit, context, mounted)
 
 
+def environment(grant: Grant) -> dict[str, str]:
+    """That of the grant, unless the suite was asked to leave the library out, so that it must fail (running.py)."""
+    env = grant.environment()
+    if grant.setting.broken == "no-library":
+        env.pop("LD_PRELOAD", None)
+    return env
+
+
 def whole_mib(size: int) -> int:
     """As requests are rounded."""
     return size // MIB * MIB

@@ -41,6 +41,7 @@ class Part:
 PARTS: Final = (
     Part("first", "the library is accepted: preloaded and mounted, by C, PyTorch, nvidia-smi", 75),
     Part("containment", "no path gets beyond the grant, and nearly all of it can be had", 120),
+    Part("views", "nvidia-smi, NVML, CUDA and PyTorch tell the same", 40),
 )
 TOTAL: Final = 465.0
 """Seconds for everything: under eight minutes with what comes before and after."""
@@ -101,9 +102,8 @@ def _find(pack: str, scratch: str, options: argparse.Namespace) -> Setting:
     device = _device()
     python = setting.python_with_torch(options.python, os.environ)
     env = {**env, **more, "CUDA_VISIBLE_DEVICES": device["uuid"]}
-    if options.broken:
-        env["GPUPORTION_GPU_SUITE_BROKEN"] = options.broken
-    return Setting(pack, scratch, cuda, nvml, device["uuid"], python, bool(options.sim), env, device)
+    simulated, broken = bool(options.sim), options.broken or ""
+    return Setting(pack, scratch, cuda, nvml, device["uuid"], python, simulated, env, device, broken)
 
 
 def _device() -> dict[str, Any]:

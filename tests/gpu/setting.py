@@ -36,7 +36,8 @@ class NoGpuError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """`env`: what a client needs besides the process's own environment. `scratch` is removed at the end."""
+    """`env`: what a client needs besides the process's own environment. `scratch` is removed at the end.
+    `broken`: what the suite leaves out on purpose, to be seen failing."""
 
     pack: str
     scratch: str
@@ -47,6 +48,7 @@ class Setting:
     simulated: bool
     env: dict[str, str]
     device: dict[str, Any]
+    broken: str = ""
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Of a client without our library."""

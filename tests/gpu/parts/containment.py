@@ -73,7 +73,7 @@ def every_path(where: Setting, report: Report, size: int, limit: int, cost: int)
     errors = f"{where.scratch}/paths-{size}.stderr"
     done = set()
     try:
-        with Meter(where.uuid) as meter, Session(command, environment(grant), errors) as client:
+        with Meter(where.uuid) as meter, Session(command, grants.environment(grant), errors) as client:
             for name in names:
                 path(client, meter, report, f"{size} GB, {name}", name, grant)
                 done.add(name)
@@ -82,14 +82,6 @@ def every_path(where: Setting, report: Report, size: int, limit: int, cost: int)
             if name not in done:
                 report.claim(f"{size} GB, {name}", False, "the client has ended", evidence=[str(problem)])
                 return
-
-
-def environment(grant: Grant) -> dict[str, str]:
-    """That of the grant, unless the suite is asked to fail (running.py)."""
-    env = grant.environment()
-    if grant.setting.env.get("GPUPORTION_GPU_SUITE_BROKEN") == "no-library":
-        env.pop("LD_PRELOAD", None)
-    return env
 
 
 def path(client: Session, meter: Meter, report: Report, what: str, name: str, grant: Grant) -> None:
@@ -144,7 +136,7 @@ def side_by_side(where: Setting, report: Report, cost: int) -> None:
 
 def _tenant(grant: Grant, mark: int) -> Session:
     errors = f"{grant.folder}/stderr"
-    return Session(grant.python("hold", str(mark), str(64 * MIB)), environment(grant), errors)
+    return Session(grant.python("hold", str(mark), str(64 * MIB)), grants.environment(grant), errors)
 
 
 def storm(where: Setting, report: Report, cost: int) -> None:
@@ -173,4 +165,4 @@ def storm(where: Setting, report: Report, cost: int) -> None:
 def _started(grant: Grant, count: int) -> Iterator[Session]:
     for number in range(count):
         command = grant.python("hold", str(number), str(32 * MIB))
-        yield Session(command, environment(grant), f"{grant.folder}/killed.stderr")
+        yield Session(command, grants.environment(grant), f"{grant.folder}/killed.stderr")

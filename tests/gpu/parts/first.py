@@ -52,20 +52,12 @@ def _hello(where: Setting) -> str:
     return setting.source(where.pack, "tests/gpu/programs/hello.py")
 
 
-def environment(grant: Grant) -> dict[str, str]:
-    """That of the grant, unless the suite is asked to fail (running.py)."""
-    env = grant.environment()
-    if grant.setting.env.get("GPUPORTION_GPU_SUITE_BROKEN") == "no-library":
-        env.pop("LD_PRELOAD", None)
-    return env
-
-
 def _c_client(grant: Grant, way: str, report: Report) -> None:
     """The answers of cap_client, a line a step."""
     command = grant.command(grant.setting.program("gpu_client"), "dlsym")
     try:
         done = subprocess.run(
-            command, env=environment(grant), input="\n".join(C_STEPS) + "\n", capture_output=True, text=True,
+            command, env=grants.environment(grant), input="\n".join(C_STEPS) + "\n", capture_output=True, text=True,
             timeout=30, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as problem:
@@ -87,7 +79,7 @@ def _c_client(grant: Grant, way: str, report: Report) -> None:
 
 
 def _python_client(grant: Grant, way: str, report: Report, bare: Mapping[str, Any]) -> None:
-    told = _told(grant.setting, grant.python("hello"), environment(grant))
+    told = _told(grant.setting, grant.python("hello"), grants.environment(grant))
     lost = told.get("free", 0) - told.get("after 64 MiB", 0)
     holds = (
         "problem" not in told
@@ -120,7 +112,7 @@ def _torch(grant: Grant, way: str, report: Report) -> None:
         report.skip(what, f"{grant.setting.python} has no PyTorch")
         return
     words = ["torch", "simulated"] if grant.setting.simulated else ["torch"]
-    told = _told(grant.setting, grant.python("hello", *words), environment(grant))
+    told = _told(grant.setting, grant.python("hello", *words), grants.environment(grant))
     if grant.setting.simulated and "problem" not in told:
         told = {**told, "sum": 2.0 * (1 << 20), "product": 256.0}  # its kernels do nothing
     holds = (
@@ -144,7 +136,7 @@ def _smi(grant: Grant, way: str, report: Report) -> None:
         "--format=csv,noheader,nounits",
         f"--id={grant.setting.uuid}",
     ]
-    done = grants.run(grant.command(smi, *query), environment(grant))
+    done = grants.run(grant.command(smi, *query), grants.environment(grant))
     holds = done.returncode == 0 and done.stdout.split(",")[0].strip() == str(LIMIT >> 20)
     report.claim(
         what, holds, done.stdout.strip() or done.returncode, mib(LIMIT), evidence=[done.stdout, done.stderr]
