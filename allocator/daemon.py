@@ -36,20 +36,23 @@ from gpuportion.allocator import (
 )
 from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.devices import MARGIN
+from gpuportion.allocator.gpu_users import users_of
 from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.host_portion import HostPortions
 from gpuportion.allocator.mig.book import Book
 from gpuportion.allocator.mig.node import MigNode
-from gpuportion.allocator.mig.partitions import Host, Partitions
+from gpuportion.allocator.mig.partitions import PATIENCE, Host, Partitions
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView, Sampler
+from gpuportion.allocator.nvml import mig_mode
 from gpuportion.allocator.nvml.mig import Migs
 from gpuportion.allocator.operations import Operations
 from gpuportion.allocator.policy import STOP, Policy
 from gpuportion.allocator.policy_in_force import PolicyInForce
+from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Store, move_aside
 from gpuportion.errors import GpuportionError
@@ -65,7 +68,7 @@ FIRST_SAMPLE: Final = 30.0
 MIG: Final = "mig"
 """Among the tokens of grants, which are hex digits: time to look at MIG instances."""
 
-PATIENCE: Final = 2.0
+LAST_WAIT: Final = 2.0
 """Seconds for the driver to end what it is about when the daemon ends."""
 
 COLLECT_AFTER: Final = 20_000
@@ -139,6 +142,13 @@ def parser() -> argparse.ArgumentParser:
         help=f"the administrator's rules; read again at SIGHUP (default: {policy_file.PATH}, where it is there)",
     )
     made.add_argument(
+        "--mig-timeout",
+        type=_seconds,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="how long the driver may take to make a MIG instance (default: 30; a container's start waits 40)",
+    )
+    made.add_argument(
         "--foreground", action="store_true", help="for symmetry with other daemons: it never forks"
     )
     return made
@@ -207,13 +217,23 @@ def _run(options: argparse.Namespace) -> None:
         remove_more=lambda token: _remove_more(token, portions, partitions),
         survivors=functools.partial(_survivors, options, sampler),
     )
-    partitions = _partitions(options, hints, grants, roles, workers, rules)
+    migs = Migs()
+    partitions = _partitions(options, hints, grants, MigNode(roles), migs, workers, rules)
     grants.recover()
     partitions.recover()
     _remove_unowned(portions, store)
     view = NodeView(grants, options.state_dir)
     keep_to(view, rules.policy)
-    mig = MigGrants(partitions, roles)
+    changes = RoleChanges(
+        roles,
+        partitions.node,
+        workers,
+        users=lambda uuid: users_of(uuid, grants.live(), view.processes),
+        clear=partitions.collect,
+        switch=mig_mode.switch,
+        read=migs.read,
+    )
+    mig = MigGrants(partitions, roles, changes)
     view.followers.append(lambda sample: mig.update(view.gpus, sample))
     _await_first_sample(sampler)
     _take_sample(sampler, view)
@@ -236,7 +256,7 @@ def _run(options: argparse.Namespace) -> None:
     systemd.notify("STOPPING=1")
     log.info("ends; %d grants go on without it", len(grants.live()))
     sampler.stop()
-    partitions.stop(PATIENCE)
+    partitions.stop(LAST_WAIT)
     hints.close()
     listener.close()
     store.close()
@@ -246,7 +266,8 @@ def _partitions(
     options: argparse.Namespace,
     hints: Hints,
     grants: Grants,
-    roles: KeptRoles,
+    node: MigNode,
+    migs: Migs,
     workers: Workers,
     rules: PolicyInForce,
 ) -> Partitions:
@@ -256,8 +277,9 @@ def _partitions(
         wake_at=lambda time: hints.at(MIG, time),
         labels=lambda: {grant.token: grant.label for grant in grants.live()},
         max_idle=lambda: rules.policy.mig_max_idle,
+        patience=options.mig_timeout,
     )
-    return Partitions(Book(f"{options.state_dir}/mig.json"), MigNode(roles), Migs(), workers, host)
+    return Partitions(Book(f"{options.state_dir}/mig.json"), node, migs, workers, host)
 
 
 def _remove_more(token: str, portions: HostPortions, partitions: Partitions) -> None:

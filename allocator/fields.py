@@ -17,6 +17,13 @@ def text(message: wire.Message, key: str) -> str:
     return value
 
 
+def texts(message: wire.Message, key: str) -> list[str]:
+    value = message.head.get(key)
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise GpuportionError("GP304", why=f"{key} is no list of texts")
+    return value
+
+
 def keys(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise GpuportionError("GP304", why="request is no object of texts")

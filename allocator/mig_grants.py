@@ -21,6 +21,7 @@ from gpuportion.allocator.mig.roles import Roles
 from gpuportion.allocator.pages import GpuUse, LedgerView
 from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.placement import Placement
+from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, Role
@@ -29,7 +30,8 @@ NO_AVOID: frozenset[Spot] = frozenset()
 
 
 class MigGrants:
-    def __init__(self, partitions: Partitions, roles: Roles) -> None:
+    def __init__(self, partitions: Partitions, roles: Roles, changes: RoleChanges) -> None:
+        self.changes = changes
         self._partitions = partitions
         self._node = partitions.node
         self._roles = roles
@@ -37,6 +39,7 @@ class MigGrants:
     def update(self, gpus: Sequence[Gpu], sample: Sample) -> None:
         """A new sample came."""
         self._partitions.update(gpus, {one.uuid: one.mig for one in sample.readings if one.mig is not None})
+        self.changes.mend(gpus)
 
     # Granting
 

@@ -47,7 +47,7 @@ from gpuportion.allocator.store import FullStoreError, Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
 from gpuportion.shim.image_drivers import Found
-from gpuportion.shim.request import USER, Request, from_container, from_keys, is_sandbox
+from gpuportion.shim.request import USER, Request, Role, from_container, from_keys, is_sandbox
 from gpuportion.shim.spec import change
 
 log: Final = logging.getLogger("gpuportiond")
@@ -376,11 +376,27 @@ class Operations:
     def mig_gc(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
         return wire.Message((yield from self._mig.collect()))
 
+    def set_role(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
+        given = yield from self._mig.changes.give(self._view.need_gpus(), _gpus_of_role(message))
+        return wire.Message({"gpus": given})
+
+    def remove_role(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
+        taken = yield from self._mig.changes.take(self._view.need_gpus(), _gpus_of_role(message))
+        return wire.Message({"gpus": taken})
+
     def config(self, peer: Peer, message: wire.Message) -> wire.Message:
         return wire.Message(self._rules.shown())
 
     def ping(self, peer: Peer, message: wire.Message) -> wire.Message:
         return wire.Message({"version": self._version, "pid": os.getpid(), "ready": True})
+
+
+def _gpus_of_role(message: wire.Message) -> list[str]:
+    """The words for GPUs of a message about the one role that there is to be given."""
+    role = fields.text(message, "role")
+    if role != Role.MIG.value:
+        raise GpuportionError("GP304", why=f"no role is called {role[:40]!r}")
+    return fields.texts(message, "gpus")
 
 
 def _sizes(grant: Grant) -> str:
@@ -405,6 +421,8 @@ OPERATIONS: Final[dict[str, tuple[Operation, bool]]] = {
     "mig-profiles": (Operations.mig_profiles, False),
     "mig-list": (Operations.mig_list, False),
     "mig-gc": (Operations.mig_gc, True),
+    "set-role": (Operations.set_role, True),
+    "remove-role": (Operations.remove_role, True),
     "ping": (Operations.ping, False),
 }
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gpuportion.allocator.devices import Gpu, matches
-from gpuportion.allocator.fault_points import here
+from gpuportion.allocator.gpu_users import Users
 from gpuportion.allocator.mig import modes
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.roles import KeptRoles
@@ -37,14 +36,6 @@ AGAIN: Final = 60.0
 
 Switched = tuple[bool, bool, str]
 """The mode now, after the next reset, and why it is not what was asked for, or ""."""
-
-
-@dataclass(frozen=True, slots=True)
-class Users:
-    """Who uses one GPU: containers (or processes) with a portion, by name, and processes without one."""
-
-    portions: tuple[str, ...] = ()
-    strangers: tuple[str, ...] = ()
 
 
 class RoleChanges:
@@ -83,7 +74,6 @@ class RoleChanges:
         _refuse([(gpu, self._against_giving(gpu, readings.get(gpu.uuid))) for gpu in chosen])
         had = {gpu.uuid for gpu in chosen if self._roles.has_mig_role(gpu.uuid)}
         self._keep(self._roles.give, chosen)
-        here("role-given")
         off = [gpu for gpu in chosen if not readings[gpu.uuid].mode]
         said = yield from self._switch_all(off, on=True)
         failed = [(gpu, why) for gpu in off if (why := _refusal(said[gpu.uuid], on=True))]
@@ -100,7 +90,6 @@ class RoleChanges:
         before = self._readings()
         _refuse([(gpu, self._against_taking(gpu, before.get(gpu.uuid))) for gpu in chosen])
         self._keep(self._roles.take, chosen)
-        here("role-taken")
         for gpu in chosen:
             yield from self._clear(gpu.uuid)
         readings = self._readings()

@@ -41,7 +41,7 @@ from gpuportion.sizes import MIB
 log: Final = logging.getLogger("gpuportiond")
 
 PATIENCE: Final = 30.0
-"""Seconds that a request may take here; whoever creates a container waits for 40."""
+"""Seconds that a request may take here, unless the daemon was told otherwise; who creates a container waits for 40."""
 
 TRIES: Final = 8
 """Plans for one request, where the driver has no room at the place of the one before."""
@@ -76,13 +76,14 @@ class Host:
     """What the daemon is to the partitions.
 
     `now`: seconds of CLOCK_BOOTTIME; `wake_at`: call `look` at this time; `labels`: of live grants, by token;
-    `max_idle`: seconds after which an idle instance is removed, None: never by itself."""
+    `max_idle`: seconds after which an idle instance is removed, None: never by itself; `patience`: for the driver."""
 
     boot: str
     now: Callable[[], float]
     wake_at: Callable[[float], None]
     labels: Callable[[], Mapping[str, str]]
     max_idle: Callable[[], float | None]
+    patience: float = PATIENCE
 
 
 class Partitions:
@@ -96,6 +97,7 @@ class Partitions:
     ) -> None:
         self.node = node
         self._max_idle = host.max_idle
+        self._patience = host.patience
         self._book = book
         self._migs = migs
         self._workers = workers
@@ -150,13 +152,13 @@ class Partitions:
 
     def serve(self, token: str, found: Plan, replan: Replan) -> Steps[MigPortion]:
         """The instance of `found`, for the grant `token`; or of another plan. GpuportionError: it can't be had."""
-        deadline = self._now() + PATIENCE
+        deadline = self._now() + self._patience
         avoid: frozenset[Spot] = frozenset()
         for _ in range(TRIES):
             key, act = self._begin(token, found, deadline)
             outcome = yield act.wait
             if outcome is None:
-                raise _late(found)
+                raise _late(found, self._patience)
             record = self._book.get(key)
             if record is not None and record.phase is Phase.READY and record.token == token and outcome.made:
                 return self.node.portion(record)
@@ -253,15 +255,15 @@ class Partitions:
 
     # Removing
 
-    def collect(self) -> Steps[tuple[list[Record], list[tuple[Record, str]]]]:
-        """Remove all that are idle: which are gone, and which are not, with why."""
+    def collect(self, gpu: str | None = None) -> Steps[tuple[list[Record], list[tuple[Record, str]]]]:
+        """Remove all that are idle, of one GPU or of all: which are gone, and which are not, with why."""
         gone: list[Record] = []
         kept: list[tuple[Record, str]] = []
-        idle = [record for record in self._book if record.is_idle]
+        idle = [record for record in self._book if record.is_idle and gpu in (None, record.gpu)]
         for act, records in self._remove_all(idle):
             outcome = yield act.wait
             whys = dict(outcome.kept) if outcome else {}
-            late = f"the driver has not done it in {PATIENCE:g} s"
+            late = f"the driver has not done it in {self._patience:g} s"
             for record in records:
                 if outcome is not None and record.key in outcome.removed:
                     gone.append(record)
@@ -284,7 +286,7 @@ class Partitions:
         return self._hand_over(
             records[0].gpu,
             [record.key for record in records],
-            self._now() + PATIENCE,
+            self._now() + self._patience,
             lambda _: acts.remove(self._migs, records),
             lambda outcome: self._settle_victims(records, outcome),
         )
@@ -408,7 +410,7 @@ class Partitions:
 
     def _give_up_late(self) -> None:
         for act in [act for act in self._acts if act.is_wanted and self._now() >= act.deadline]:
-            why = f"a change of its MIG instances has not ended in {PATIENCE:g} s"
+            why = f"a change of its MIG instances has not ended in {self._patience:g} s"
             log.warning("MIG: %s: %s", act.gpu, why)
             self.node.stuck[act.gpu] = why
             act.wait.end(None)
@@ -432,9 +434,9 @@ def _may_plan_again(outcome: Outcome) -> Outcome:
     return dataclasses.replace(outcome, is_full=bool(outcome.trouble))
 
 
-def _late(found: Plan) -> GpuportionError:
+def _late(found: Plan, patience: float) -> GpuportionError:
     why = (
-        f"the driver has not done it in {PATIENCE:g} s. If it ends later, the instance is kept for the next request. "
+        f"the driver has not done it in {patience:g} s. If it ends later, the instance is kept for the next request. "
         "Try again; `gpuportion mig list` shows what is there, `nvidia-smi` whether the GPU answers"
     )
     return GpuportionError("GP306", what=_what(found), why=why)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from gpuportion.allocator.devices import Gpu
+from gpuportion.allocator.gpu_users import Users
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.seen import MigReading, Seen
 from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.pending import Steps, drive
-from gpuportion.allocator.role_changes import RoleChanges, Switched, Users
+from gpuportion.allocator.role_changes import RoleChanges, Switched
 from gpuportion.errors import GpuportionError
 
 OFF, ON = MigReading(False, False, at=0.0), MigReading(True, True, at=0.0)
