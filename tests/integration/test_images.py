@@ -224,7 +224,16 @@ StandardError=file:/run/errors
 PAM = ("auth", "account", "session")
 INIT = ["/lib/systemd/systemd", "--unit=basic.target", "--log-target=console"]
 OWN_RUN = ["--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp", "--tty"]
-CGROUPS = ["-v", "/sys/fs/cgroup:/sys/fs/cgroup", "--cgroupns=host"]
+NAMED = "/sys/fs/cgroup/systemd"
+CGROUPS = [
+    "--cgroupns=host",
+    # systemd makes folders and links in the tmpfs of version 1: it gets one of its own around its hierarchy.
+    *(
+        ["--tmpfs=/sys/fs/cgroup", f"-v={NAMED}:{NAMED}"]
+        if os.path.isdir(NAMED)
+        else ["-v=/sys/fs/cgroup:/sys/fs/cgroup"]
+    ),
+]
 
 
 @pytest.fixture(scope="module")
