@@ -1,4 +1,5 @@
-"""How much memory a process's CUDA context takes on each model of GPU: learned, and kept over reboots.
+"""How much memory a process's CUDA context takes on each model of GPU under each driver: learned, and kept over
+reboots.
 
 A container's library counts what its processes allocate; the context comes on top, by an amount that
 depends on board, driver and CUDA version, and that only NVML on the host shows. What NVML says of a process
@@ -30,7 +31,7 @@ LARGEST: Final = 4096 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What is known of one model, bytes. `ceiling`: the least that NVML saw a process hold."""
+    """What is known of one kind, bytes. `ceiling`: the least that NVML saw a process hold."""
 
     votes: tuple[int, ...] = ()
     ceiling: int = LARGEST
@@ -40,6 +41,12 @@ class Learned:
         if not self.votes:
             return min(DEFAULT, self.ceiling)
         return min(int(statistics.median(self.votes)), self.ceiling)
+
+
+def kind(model: str, driver: str) -> str:
+    """What contexts of one size have in common. Another driver is learned anew: what was voted under the last
+    one, and the least that was seen under it, say nothing."""
+    return f"{model}, driver {driver}"
 
 
 def estimate(held: int, counted: int, context: int) -> int | None:
@@ -60,7 +67,7 @@ def load(path: str) -> dict[str, Learned]:
     try:
         with open(path) as file:
             kept = json.load(file)
-        return {str(model): _learned(one["votes"], one["ceiling"]) for model, one in kept.items()}
+        return {str(name): _learned(one["votes"], one["ceiling"]) for name, one in kept.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
@@ -74,7 +81,7 @@ def _learned(votes: Sequence[object], ceiling: object) -> Learned:
 
 def save(path: str, learned: dict[str, Learned]) -> None:
     """Whole or not at all."""
-    kept = {model: {"votes": one.votes, "ceiling": one.ceiling} for model, one in learned.items()}
+    kept = {name: {"votes": one.votes, "ceiling": one.ceiling} for name, one in learned.items()}
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with open(f"{path}.new", "w") as file:
         json.dump(kept, file)

@@ -136,7 +136,7 @@ class NodeView:
 
     def context(self, model: str) -> int:
         """Bytes that a process's context takes on this model, as far as we know."""
-        return self._learned.get(model, learning.Learned()).context
+        return self._learned.get(learning.kind(model, self.driver), learning.Learned()).context
 
     def _claim(self, grant: Grant) -> Claim:
         return Claim(
@@ -174,13 +174,28 @@ class NodeView:
         view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))
         for key in keys:
             for gpu, (share, use) in enumerate(zip(grant.shares, view.gpus, strict=True)):
-                inner = processes.innermost_pid(key.pid)
-                mine = [one for one in use.processes if one.pid == inner and share.uuid == key.uuid]
+                if share.uuid != key.uuid:
+                    continue
+                mine = self._places(grant, key.pid, use.processes)
                 if len(mine) != 1:
                     continue
                 found = self._unseen.measure(key, mine[0].used, mine[0].unseen)
                 if found is not None:
                     self._say(grant, gpu, mine[0], found)
+
+    def _places(self, grant: Grant, pid: int, among: Iterable[pages.Process]) -> list[pages.Process]:
+        """Those of the ledger's processes that `pid` can be. In a nested pid namespace another one of the container
+        may have the same number: then the locks tell, by which a process owns its cell."""
+        inner = processes.innermost_pid(pid)
+        mine = [one for one in among if one.pid == inner]
+        if len(mine) < 2:
+            return mine
+        try:
+            ledger = os.stat(self._grants.ledger(grant))
+        except OSError:
+            return []
+        locked = processes.locked_bytes(pid, ledger.st_dev, ledger.st_ino)
+        return [one for one in mine if one.cell in locked]
 
     def _say(self, grant: Grant, gpu: int, process: pages.Process, found: int) -> None:
         try:
@@ -230,9 +245,10 @@ class NodeView:
     def _take_vote(self, model: str, held: int, counted: int, context: int) -> None:
         estimated = learning.estimate(held, counted, context)
         if estimated is not None:
-            old = self._learned.get(model, learning.Learned())
-            self._learned = {**self._learned, model: learning.vote(old, estimated, held)}
-            log.info("a context on %s takes %d MiB", model, self._learned[model].context >> 20)
+            kind = learning.kind(model, self.driver)
+            new = learning.vote(self._learned.get(kind, learning.Learned()), estimated, held)
+            self._learned = {**self._learned, kind: new}
+            log.info("a context on %s takes %d MiB", kind, new.context >> 20)
 
     def _keep(self) -> None:
         try:

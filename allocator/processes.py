@@ -150,3 +150,24 @@ def maps_device(pid: int, device: int) -> bool:
             return any(wanted in line for line in file)
     except OSError:
         return False
+
+
+def locked_bytes(pid: int, device: int, inode: int) -> set[int]:
+    """Which single bytes of a file the open descriptions of a process have locked (the kernel's account, not the
+    process's). Empty if it is gone."""
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    found = set()
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fdinfo"):
+            for line in read_proc(f"/proc/{pid}/fdinfo/{fd}").decode().splitlines():
+                words = line.split()
+                if (
+                    words[:1] == ["lock:"]
+                    and words[2] == "OFDLCK"
+                    and wanted in words
+                    and words[-1] == words[-2]
+                ):
+                    found.add(int(words[-1]))
+    except OSError:
+        return found  # a descriptor closed meanwhile, or the process went
+    return found

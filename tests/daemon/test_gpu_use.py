@@ -44,12 +44,29 @@ def test_a_context_is_learned_from_the_first_process(daemon: Daemon) -> None:
         (row,) = daemon.ps()
         counted = row["gpus"][0]["used"]
     ((model, learned),) = learning.load(str(kept)).items()
-    assert "A100" in model and learned.context == DEFAULTS["context"]
+    assert "A100" in model and DRIVER_VERSION in model and learned.context == DEFAULTS["context"]
     assert counted >= 300 * 10**6 + learning.DEFAULT
     daemon.until(lambda: not daemon.ps())
     with CudaSession(command, env=environment(daemon)) as client:
         total, free = (client.ask("info")[key] for key in ("total", "free"))
         assert total - free == DEFAULTS["context"]
+
+
+def test_another_driver_is_learned_anew(daemon: Daemon) -> None:
+    """What was voted under the last one is kept, and is not what new grants are charged."""
+    kept = daemon.state_dir / "context.json"
+    votes = {"votes": [900 * MIB] * learning.VOTES, "ceiling": 900 * MIB}
+    model = daemon.gpus()[0]["model"]
+    daemon.stop()
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(json.dumps({learning.kind(model, "470.00"): votes}))
+    daemon.start()
+    command = [sys.executable, "-m", "gpuportion", "exec", "--gpu-memory", "1G", "--", sys.executable, CLIENT]
+    with CudaSession(command, env=environment(daemon)) as client:
+        total, free = (client.ask("info")[key] for key in ("total", "free"))
+        assert total - free == learning.DEFAULT
+        daemon.until(lambda: learning.kind(model, DRIVER_VERSION) in learning.load(str(kept)))
+    assert learning.load(str(kept))[learning.kind(model, "470.00")].context == 900 * MIB
 
 
 def test_loaded_code_is_counted_once_nvml_shows_it(daemon: Daemon) -> None:
@@ -65,6 +82,38 @@ def test_loaded_code_is_counted_once_nvml_shows_it(daemon: Daemon) -> None:
         assert before - free <= 100 * DEFAULTS["module"]
         assert client.alloc(free + 4 * MIB) == "CUDA_ERROR_OUT_OF_MEMORY"
         assert client.alloc(free - 4 * MIB) == "CUDA_SUCCESS"
+
+
+def in_nested_namespace(init: int, environ: dict[str, str]) -> CudaSession:
+    """A client in the mount namespace of process `init`, and in a pid namespace of its own, where it is 1."""
+    enter = ["nsenter", f"--target={init}", "--mount"]
+    alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return CudaSession([*enter, *alone, sys.executable, CLIENT], env=environ)
+
+
+def test_code_is_counted_for_each_of_two_processes_that_are_number_one(daemon: Daemon) -> None:
+    """Nested pid namespaces in one portion: the ledger has two processes 1, and each is told its own."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: makes pid namespaces")
+    words = [sys.executable, "-m", "gpuportion", "exec", "--gpu-memory", "4G", "--", "sleep", "600"]
+    with subprocess.Popen(words, env=environment(daemon)) as init:
+        try:
+            daemon.until(lambda: Path(f"/proc/{init.pid}/comm").read_text() == "sleep\n")
+            pairs = Path(f"/proc/{init.pid}/environ").read_text().rstrip("\0").split("\0")
+            environ = dict(pair.split("=", 1) for pair in pairs)
+            with in_nested_namespace(init.pid, environ) as one, in_nested_namespace(init.pid, environ) as two:
+                assert (one.pid, two.pid) == (1, 1)
+                assert one.alloc(300 * 10**6) == two.alloc(600 * 10**6) == "CUDA_SUCCESS"
+                assert two.ask("load", 200) == {"result": "CUDA_SUCCESS"}
+                daemon.until(lambda: daemon.gpus()[0]["used"] >= 900 * 10**6 + 200 * DEFAULTS["module"])
+
+                def counted() -> int:
+                    assert one.ask("info") and two.ask("info")
+                    return int(daemon.ps()[0]["gpus"][0]["used"])
+
+                daemon.until(lambda: daemon.gpus()[0]["used"] <= counted() + MIB)
+        finally:
+            init.kill()
 
 
 def test_a_plain_process_finds_what_its_daemon_simulates(daemon: Daemon) -> None:

@@ -69,6 +69,12 @@ def test_it_is_kept_over_reboots(tmp_path: Path) -> None:
         assert learning.load(path) == learned
 
 
+def test_what_was_learned_under_another_driver_counts_no_more() -> None:
+    """A context's size changes with the driver, up or down; what was seen under the last one is no bound."""
+    names = {learning.kind(model, driver) for model in ("A100", "H100") for driver in ("535.1", "550.1")}
+    assert len(names) == 4
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", '{"A": 3}', '{"A": {"votes": 3, "ceiling": 4}}', '{"A": {"votes": [], "ceiling": "x"}}'],

@@ -124,3 +124,19 @@ def test_the_first_process_of_a_namespace_is_its_number_one() -> None:
         (inside,) = Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split()
         assert processes.innermost_pid(int(inside)) == 1
         outside.kill()
+
+
+def test_locked_bytes_are_those_of_its_open_descriptions(tmp_path: Path) -> None:
+    """Single bytes of that file, by whichever descriptor; a lock that belongs to a process is none of them."""
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("r+b") as one, path.open("r+b") as two, path.open("r+b") as old:
+        at = os.stat(path)
+        assert processes.locked_bytes(os.getpid(), at.st_dev, at.st_ino) == set()
+        for file, first, length in ((one, 3, 1), (one, 259, 1), (two, 7, 1), (two, 20, 4)):
+            lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, first, length, 0)
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
+        fcntl.lockf(old, fcntl.LOCK_EX, 1, 100)
+        assert processes.locked_bytes(os.getpid(), at.st_dev, at.st_ino) == {3, 7, 259}
+        assert processes.locked_bytes(os.getpid(), at.st_dev, at.st_ino + 1) == set()
+    assert processes.locked_bytes(0, at.st_dev, at.st_ino) == set()
