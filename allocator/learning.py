@@ -7,7 +7,8 @@ less what its ledger counts beyond the context is an estimate. The ledger is wri
 estimate is only a vote: the median of the last grants decides, and it is never above the least that NVML,
 which nobody in a container can lie to, ever saw a process hold for two samples.
 
-    <state dir>/context.json     {"NVIDIA A100-SXM4-80GB": {"votes": [440401920, ...], "ceiling": 2111832064}}
+    <state dir>/context.json     {"NVIDIA A100-SXM4-80GB, driver 550.163.01":
+                                     {"votes": [440401920, ...], "ceiling": 2111832064}}
 
 Until something is learned, DEFAULT is used. A new value counts for new grants.
 """

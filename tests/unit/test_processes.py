@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
