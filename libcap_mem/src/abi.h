@@ -35,7 +35,8 @@ enum { CU_MEM_OPERATION_TYPE_MAP = 1 };
 enum { CU_MEM_ALLOC_GRANULARITY_MINIMUM = 0 };
 enum { CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT = 5, CU_MEMPOOL_ATTR_USED_MEM_CURRENT = 7 };
 enum { CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT = 2 };
-enum { CU_GRAPH_NODE_TYPE_MEM_ALLOC = 10 };
+enum { CU_GRAPH_NODE_TYPE_GRAPH = 4, CU_GRAPH_NODE_TYPE_MEM_ALLOC = 10 };
+enum { CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE = 1 };
 enum {
     CU_LIMIT_STACK_SIZE = 0,
     CU_LIMIT_PRINTF_FIFO_SIZE = 1,
@@ -98,6 +99,10 @@ typedef struct {
     union {
         long long words[29];
         CUDA_MEM_ALLOC_NODE_PARAMS alloc;
+        struct {
+            CUgraph graph;
+            int ownership;
+        } child;
     };
     long long reserved2;
 } CUgraphNodeParams;

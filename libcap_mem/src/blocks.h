@@ -13,11 +13,11 @@ enum gp_kind {
     GP_HANDLE,      /* key: VMM handle; refs: how often it must be released; other: the physical memory */
     GP_PHYSICAL,    /* key: a number of ours; refs: the handles, mappings and exports that keep it */
     GP_MAPPING,     /* key: address; bytes: length; other: the physical memory, 0 for an imported one */
-    GP_GRAPH,       /* key: graph; bytes: of its allocation nodes; other: those that are charged for it */
-    GP_INSTANCE,    /* key: instantiated graph; bytes: charged for it */
-    GP_CONTEXT,     /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
-    GP_BOUND, /* key: multicast object, GPU and offset; bytes: the object's number; other: the memory's */
-    GP_LIMIT, /* key: context and limit; bytes: charged for it; other: the limit as it was before */
+    GP_GRAPH,    /* key: graph and GPU; bytes: of its allocation nodes there; other: those charged for it */
+    GP_INSTANCE, /* key: instantiated graph and GPU; bytes: charged for it there */
+    GP_CONTEXT,  /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
+    GP_BOUND,    /* key: multicast object, GPU and offset; bytes: the object's number; other: the memory's */
+    GP_LIMIT,    /* key: context and limit; bytes: charged for it; other: the limit as it was before */
 };
 
 enum gp_how {

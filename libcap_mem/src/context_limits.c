@@ -2,13 +2,14 @@
 /* Memory that a context takes for its kernels when its limits are raised: the heap of their malloc, the
  * buffer of their printf, a stack for every thread that the GPU keeps at once. No allocation shows it, and it
  * can be gigabytes. The limits that a context begins with are part of what it costs; what is set beyond them
- * is charged in full, whenever the driver gets around to taking it. Limits of nested launches are small and
- * not counted. */
+ * is charged in full, in whole pages, whenever the driver gets around to taking it. Limits of nested launches
+ * are small and not counted. */
 #include "context_limits.h"
 
 #include "admit.h"
 #include "blocks.h"
 #include "contexts.h"
+#include "devices.h"
 #include "hooks.h"
 #include "sizes.h"
 
@@ -55,7 +56,8 @@ GP_EXPORT CUresult cuCtxSetLimit(unsigned limit, size_t value) {
     uint64_t each = rc || at.gpu < 0 ? 0 : unit(limit);
     if (!each || !charged(&block, &at, limit))
         return real_cuCtxSetLimit(limit, value);
-    uint64_t wanted = value > block.other ? gp_times(value - block.other, each) : 0;
+    uint64_t beyond = value > block.other ? gp_times(value - block.other, each) : 0;
+    uint64_t wanted = gp_round_up(beyond, gp_page(at.gpu));
     uint64_t more = wanted > block.bytes ? wanted - block.bytes : 0;
     rc = more ? gp_admit(at.gpu, more, "cuCtxSetLimit") : CUDA_SUCCESS;
     if (rc)

@@ -33,13 +33,18 @@ CUresult gp_graph_admit(int gpu, uint64_t bytes, const char *api) {
     return gp_admit(gpu, charge_of(gpu, bytes), api);
 }
 
-/* Adds a node's memory to its graph's. Two threads do not build one graph at a time: the driver forbids it.
- */
-static void add(CUgraph graph, int gpu, uint64_t bytes) {
-    struct gp_block block = {.key = gp_key(GP_GRAPH, (uint64_t)graph), .gpu = (uint8_t)gpu};
+/* What a graph, or an instance of one, allocates on one GPU. */
+static struct gp_block part(enum gp_kind kind, const void *object, int gpu) {
+    _Static_assert(GP_MAX_GPUS <= 16, "a GPU's number fits beside a pointer");
+    return (struct gp_block){.key = gp_key(kind, (uint64_t)object << 4 | (unsigned)gpu), .gpu = (uint8_t)gpu};
+}
+
+/* Adds to what a graph allocates. Two threads do not build one graph at a time: the driver forbids it. */
+static void add(CUgraph graph, int gpu, uint64_t bytes, uint64_t charged) {
+    struct gp_block block = part(GP_GRAPH, graph, gpu);
     gp_blocks_take(block.key, &block);
-    block.bytes += charge_of(gpu, bytes);
-    block.other += charge_of(gpu, bytes);
+    block.bytes += bytes;
+    block.other += charged;
     gp_blocks_put(&block);
 }
 
@@ -47,7 +52,7 @@ static CUresult settle(CUresult rc, CUgraph graph, int gpu, uint64_t bytes) {
     if (rc)
         gp_give_back(gpu, charge_of(gpu, bytes));
     else
-        add(graph, gpu, bytes);
+        add(graph, gpu, charge_of(gpu, bytes), charge_of(gpu, bytes));
     return rc;
 }
 
@@ -89,35 +94,40 @@ GP_EXPORT CUresult cuDeviceGraphMemTrim(CUdevice device) {
     return rc;
 }
 
-/* Room for an instance of a graph: what the graph does not hold for it any more. */
-static CUresult hold(CUgraph graph, struct gp_block *known) {
-    if (!gp_blocks_see(gp_key(GP_GRAPH, (uint64_t)graph), known)) {
-        *known = (struct gp_block){0};
-        return CUDA_SUCCESS;
+/* Room for an instance of a graph: what the graph does not hold for it any more. Where it allocates nothing,
+ * known[gpu].bytes is 0. */
+static CUresult hold(CUgraph graph, struct gp_block known[GP_MAX_GPUS]) {
+    CUresult rc = CUDA_SUCCESS;
+    int gpu = 0;
+    for (; !rc && gpu < GP_MAX_GPUS; gpu++) {
+        known[gpu] = part(GP_GRAPH, graph, gpu);
+        if (gp_blocks_see(known[gpu].key, &known[gpu]) && known[gpu].bytes > known[gpu].other)
+            rc = gp_admit(gpu, known[gpu].bytes - known[gpu].other, "cuGraphInstantiate");
     }
-    uint64_t missing = known->bytes - known->other;
-    return missing ? gp_admit(known->gpu, missing, "cuGraphInstantiate") : CUDA_SUCCESS;
+    for (gpu -= 2; rc && gpu >= 0; gpu--)
+        gp_give_back(gpu, known[gpu].bytes - known[gpu].other);
+    return rc;
 }
 
-static CUresult instantiated(CUresult rc, CUgraphExec *instance, struct gp_block *graph) {
-    if (!graph->bytes)
-        return rc;
-    if (rc) {
-        gp_give_back(graph->gpu, graph->bytes - graph->other);
-        return rc;
+static CUresult instantiated(CUresult rc, CUgraphExec *instance, struct gp_block known[GP_MAX_GPUS]) {
+    for (int gpu = 0; gpu < GP_MAX_GPUS; gpu++) {
+        if (rc) {
+            gp_give_back(gpu, known[gpu].bytes - known[gpu].other);
+        } else if (known[gpu].bytes) {
+            struct gp_block made = part(GP_INSTANCE, *instance, gpu);
+            made.bytes = known[gpu].bytes;
+            known[gpu].other = 0;
+            gp_blocks_put(&known[gpu]);
+            gp_blocks_put(&made);
+        }
     }
-    struct gp_block made = {
-        .key = gp_key(GP_INSTANCE, (uint64_t)*instance), .bytes = graph->bytes, .gpu = graph->gpu};
-    graph->other = 0;
-    gp_blocks_put(graph);
-    gp_blocks_put(&made);
     return rc;
 }
 
 #define INSTANTIATE(call)                                                                                    \
-    struct gp_block known;                                                                                   \
-    CUresult rc = hold(graph, &known);                                                                       \
-    return rc ? rc : instantiated(call, instance, &known)
+    struct gp_block known[GP_MAX_GPUS];                                                                      \
+    CUresult rc = hold(graph, known);                                                                        \
+    return rc ? rc : instantiated(call, instance, known)
 
 GP_EXPORT CUresult cuGraphInstantiate(CUgraphExec *instance, CUgraph graph, CUgraphNode *bad, char *log,
                                       size_t room) {
@@ -138,27 +148,39 @@ GP_EXPORT CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *instance, CUgr
     INSTANTIATE(real_cuGraphInstantiateWithParams_ptsz(instance, graph, params));
 }
 
+/* The entries go before the driver ends it: its address may be the next one's at once. */
+static int take_parts(enum gp_kind kind, const void *object, struct gp_block parts[GP_MAX_GPUS]) {
+    int count = 0;
+    for (int gpu = 0; gpu < GP_MAX_GPUS; gpu++)
+        count += gp_blocks_take(part(kind, object, gpu).key, &parts[count]);
+    return count;
+}
+
 GP_EXPORT CUresult cuGraphDestroy(CUgraph graph) {
-    struct gp_block block;
-    int ours = gp_blocks_take(gp_key(GP_GRAPH, (uint64_t)graph), &block);
+    struct gp_block parts[GP_MAX_GPUS];
+    int count = take_parts(GP_GRAPH, graph, parts);
     CUresult rc = real_cuGraphDestroy(graph);
-    if (ours && rc)
-        gp_blocks_put(&block);
-    else if (ours)
-        gp_give_back(block.gpu, block.other);
+    for (int i = 0; i < count; i++) {
+        if (rc)
+            gp_blocks_put(&parts[i]);
+        else
+            gp_give_back(parts[i].gpu, parts[i].other);
+    }
     return rc;
 }
 
 GP_EXPORT CUresult cuGraphExecDestroy(CUgraphExec instance) {
-    struct gp_block block;
+    struct gp_block parts[GP_MAX_GPUS];
     struct own *mine = own();
-    int ours = gp_blocks_take(gp_key(GP_INSTANCE, (uint64_t)instance), &block);
+    int count = take_parts(GP_INSTANCE, instance, parts);
     CUresult rc = real_cuGraphExecDestroy(instance);
-    if (ours && rc) {
-        gp_blocks_put(&block);
-    } else if (ours && mine) {
-        __atomic_fetch_add(&mine->kept[block.gpu], block.bytes, __ATOMIC_RELAXED);
-        settle_kept(block.gpu);
+    for (int i = 0; i < count; i++) {
+        if (rc) {
+            gp_blocks_put(&parts[i]);
+        } else if (mine) {
+            __atomic_fetch_add(&mine->kept[parts[i].gpu], parts[i].bytes, __ATOMIC_RELAXED);
+            settle_kept(parts[i].gpu);
+        }
     }
     return rc;
 }
@@ -184,10 +206,22 @@ static int allocates(const CUgraphNodeParams *params) {
            params->alloc.pool.location.type == CU_MEM_LOCATION_TYPE_DEVICE;
 }
 
+/* A child graph that is moved into another, not copied (CUDA 12.9), takes its memory with it. */
+static CUresult moved(CUresult rc, CUgraph graph, const CUgraphNodeParams *params) {
+    struct gp_block parts[GP_MAX_GPUS];
+    if (rc || !params || params->type != CU_GRAPH_NODE_TYPE_GRAPH ||
+        params->child.ownership != CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE)
+        return rc;
+    int count = take_parts(GP_GRAPH, params->child.graph, parts);
+    for (int i = 0; i < count; i++)
+        add(graph, parts[i].gpu, parts[i].bytes, parts[i].other);
+    return rc;
+}
+
 GP_EXPORT CUresult cuGraphAddNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count,
                                   CUgraphNodeParams *params) {
     if (!allocates(params))
-        return real_cuGraphAddNode(node, graph, after, count, params);
+        return moved(real_cuGraphAddNode(node, graph, after, count, params), graph, params);
     int gpu = gpu_of(&params->alloc);
     CUresult rc = gp_graph_admit(gpu, params->alloc.bytes, "cuGraphAddNode");
     if (rc)
@@ -201,7 +235,7 @@ static CUresult add_node(CUresult (*driver)(CUgraphNode *, CUgraph, const CUgrap
                          CUgraphNode *node, CUgraph graph, const CUgraphNode *after, const void *edges,
                          size_t count, CUgraphNodeParams *params) {
     if (!allocates(params))
-        return driver(node, graph, after, edges, count, params);
+        return moved(driver(node, graph, after, edges, count, params), graph, params);
     int gpu = gpu_of(&params->alloc);
     CUresult rc = gp_graph_admit(gpu, params->alloc.bytes, "cuGraphAddNode");
     if (rc)

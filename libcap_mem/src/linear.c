@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Linear, pitched and managed memory.
  *
- * A block of GP_LARGE or more is charged for itself, in whole pages. Smaller ones share slabs, and which slab
- * the driver puts one into is known from its address, but only afterwards: so a process keeps one slab's
+ * A block of more than GP_LARGE is charged for itself, in whole pages. Smaller ones share slabs, and which
+ * slab the driver puts one into is known from its address, but only afterwards: so a process keeps one slab's
  * worth charged in advance for each GPU (`spare`). A small block takes the spare; if its slab turns out to be
  * counted already, the spare goes back. In the steady state a small block costs no change of the ledger at
  * all.
+ *
+ * How large a slab is, the driver doesn't say: a page, on all that we have met. A process's first small
+ * blocks on a GPU show it, by what of the GPU is free before and after (`learn`).
  */
 #include "linear.h"
 
@@ -19,8 +22,12 @@
 #include "region.h"
 #include "sizes.h"
 
+enum { LOOKS = 8, LARGEST_SLAB = 16 << 20 };
+
 struct own {
-    uint8_t spare[GP_MAX_GPUS]; /* 1: a slab is charged that no block lies in */
+    uint64_t spare[GP_MAX_GPUS]; /* bytes charged for a slab that no block lies in */
+    uint64_t slab[GP_MAX_GPUS];  /* bytes of a slab, where it was seen */
+    uint32_t looks[GP_MAX_GPUS]; /* at small blocks, to see it */
 };
 
 static struct own *own(void) {
@@ -28,32 +35,47 @@ static struct own *own(void) {
     return gp_own_memory(&memory, sizeof(struct own));
 }
 
-static int take_spare(int gpu) {
+static uint64_t slab_bytes(int gpu) {
     struct own *mine = own();
-    return mine && gpu >= 0 && __atomic_exchange_n(&mine->spare[gpu], 0, __ATOMIC_ACQUIRE);
+    uint64_t seen = mine && gpu >= 0 ? __atomic_load_n(&mine->slab[gpu], __ATOMIC_RELAXED) : 0;
+    return seen > gp_page(gpu) ? seen : gp_page(gpu);
 }
 
-static void return_slab(int gpu) {
+/* A spare of another size than slabs have by now is of no use. */
+static uint64_t take_spare(int gpu) {
     struct own *mine = own();
-    if (!mine || gpu < 0 || __atomic_exchange_n(&mine->spare[gpu], 1, __ATOMIC_RELEASE))
-        gp_give_back(gpu, gp_page(gpu));
+    uint64_t bytes = mine && gpu >= 0 ? __atomic_exchange_n(&mine->spare[gpu], 0, __ATOMIC_ACQUIRE) : 0;
+    if (!bytes || bytes == slab_bytes(gpu))
+        return bytes;
+    gp_give_back(gpu, bytes);
+    return 0;
+}
+
+static void return_slab(int gpu, uint64_t bytes) {
+    struct own *mine = own();
+    if (mine && gpu >= 0 && bytes == slab_bytes(gpu))
+        bytes = __atomic_exchange_n(&mine->spare[gpu], bytes, __ATOMIC_RELEASE);
+    gp_give_back(gpu, bytes);
 }
 
 /* A slab is known by the aligned piece of the address space that it lies in, of the smallest size there is:
- * what is charged for a piece is never less than what lies in it. */
+ * what is charged for a piece is never less than what lies in it. A larger slab is charged for each such
+ * piece of it that blocks lie in. */
 static uint64_t slab_of(uint64_t address) {
     return address & ~(uint64_t)(GP_PAGE - 1);
 }
 
-static struct gp_block slab_at(const struct gp_place *at, uint64_t address) {
-    return (struct gp_block){
-        .key = gp_key(GP_SLAB, slab_of(address)), .other = (uint64_t)at->context, .gpu = (uint8_t)at->gpu};
+static struct gp_block slab_at(const struct gp_place *at, uint64_t address, uint64_t charged) {
+    return (struct gp_block){.key = gp_key(GP_SLAB, slab_of(address)),
+                             .bytes = charged,
+                             .other = (uint64_t)at->context,
+                             .gpu = (uint8_t)at->gpu};
 }
 
 /* Counts a small block that the driver has made, for which one slab is charged. 0: no memory to remember it
  * in. */
-static int count_small(const struct gp_place *at, uint64_t address, uint64_t bytes) {
-    struct gp_block first = slab_at(at, address), last = slab_at(at, address + bytes - 1);
+static int count_small(const struct gp_place *at, uint64_t address, uint64_t bytes, uint64_t charged) {
+    struct gp_block first = slab_at(at, address, charged), last = slab_at(at, address + bytes - 1, charged);
     unsigned fresh = 0;
     if (first.key != last.key) {
         struct gp_block span = first;
@@ -68,21 +90,21 @@ static int count_small(const struct gp_place *at, uint64_t address, uint64_t byt
     uint32_t refs = gp_blocks_join(&first);
     fresh += refs == 1;
     if (refs && fresh == 0)
-        return_slab(at->gpu);
+        return_slab(at->gpu, charged);
     if (fresh == 2)
-        gp_count(at->gpu, gp_page(at->gpu)); /* exists already; half a grant's limit is no reason to undo */
+        gp_count(at->gpu, charged); /* exists already; half a grant's limit is no reason to undo */
     return refs != 0;
 }
 
 static void leave_slab(uint64_t address) {
     struct gp_block was;
     if (gp_blocks_leave(gp_key(GP_SLAB, slab_of(address)), &was) && was.refs == 1)
-        return_slab(was.gpu);
+        return_slab(was.gpu, was.bytes);
 }
 
 uint64_t gp_linear_charge(const struct gp_block *block) {
     if (gp_kind_of(block) == GP_SLAB)
-        return gp_page(block->gpu);
+        return block->bytes;
     return block->how == GP_ALONE ? block->bytes : 0;
 }
 
@@ -91,30 +113,76 @@ struct hold {
     struct gp_place at;
     const char *api;
     uint64_t bytes;
+    int small;
+    size_t free; /* of the GPU, where it is to be seen how large a slab is; else 0 */
 };
+
+static int is_small(uint64_t bytes) {
+    return bytes <= GP_LARGE;
+}
+
+static size_t look(int gpu) {
+    size_t free = 0, total;
+    struct own *mine = own();
+    if (!mine || gpu < 0 || __atomic_load_n(&mine->looks[gpu], __ATOMIC_RELAXED) >= LOOKS)
+        return 0;
+    __atomic_fetch_add(&mine->looks[gpu], 1, __ATOMIC_RELAXED);
+    return real_cuMemGetInfo_v2(&free, &total) ? 0 : free;
+}
 
 static CUresult hold(struct hold *held, uint64_t bytes, const char *api) {
     CUresult rc = gp_here(&held->at);
     if (rc)
         return rc;
     held->api = api;
-    held->bytes = gp_round_up(bytes ? bytes : 1, gp_page(held->at.gpu));
-    if (bytes < GP_LARGE && take_spare(held->at.gpu))
-        return CUDA_SUCCESS;
+    held->free = 0;
+    held->small = is_small(bytes);
+    if (held->small) {
+        held->free = look(held->at.gpu);
+        if ((held->bytes = take_spare(held->at.gpu)))
+            return CUDA_SUCCESS;
+        held->bytes = slab_bytes(held->at.gpu);
+    } else {
+        held->bytes = gp_round_up(bytes, gp_page(held->at.gpu));
+    }
     return gp_admit(held->at.gpu, held->bytes, api);
 }
 
-static void let_go(const struct hold *held) {
-    if (held->bytes == gp_page(held->at.gpu))
-        return_slab(held->at.gpu);
+static void let_go(const struct hold *held, int small) {
+    if (small)
+        return_slab(held->at.gpu, held->bytes);
     else
         gp_give_back(held->at.gpu, held->bytes);
 }
 
-static CUresult undo(const struct hold *held, CUdeviceptr address) {
+static CUresult undo(const struct hold *held, CUdeviceptr address, int small) {
     real_cuMemFree_v2(address);
-    let_go(held);
+    let_go(held, small);
     return gp_refuse(held->at.gpu, held->bytes, held->api);
+}
+
+static int may_be_slab(uint64_t bytes, int gpu) {
+    return bytes > gp_page(gpu) && bytes <= LARGEST_SLAB && !(bytes & (bytes - 1));
+}
+
+/* A slab may just have been made: by its size less is free. Others of the GPU may have taken something
+ * meanwhile, so only what can be a slab is taken for one. 0: it is larger than what was charged for it, and
+ * there is no room. */
+static int learn(struct hold *held) {
+    size_t free, total;
+    int gpu = held->at.gpu;
+    struct own *mine = own();
+    if (!held->free || real_cuMemGetInfo_v2(&free, &total) || free >= held->free)
+        return 1;
+    if (may_be_slab(held->free - free, gpu) && held->free - free > slab_bytes(gpu))
+        __atomic_store_n(&mine->slab[gpu], held->free - free, __ATOMIC_RELAXED);
+    uint64_t slab = slab_bytes(gpu);
+    if (slab <= held->bytes)
+        return 1;
+    if (!gp_try(gpu, slab - held->bytes))
+        return 0;
+    held->bytes = slab;
+    return 1;
 }
 
 /* Corrects what is held to what a block of `bytes` takes, where that was not known before (a pitch). 0: no
@@ -129,20 +197,26 @@ static int correct(struct hold *held, uint64_t bytes) {
     return 1;
 }
 
-/* The driver has made a block (or not: rc). Counts it, or undoes it where it cannot be counted. */
+static CUresult settle_small(struct hold *held, CUdeviceptr address, uint64_t bytes) {
+    int counted = learn(held) && count_small(&held->at, address, bytes ? bytes : 1, held->bytes);
+    return counted ? CUDA_SUCCESS : undo(held, address, 1);
+}
+
+/* The driver has made a block (or not: rc). Counts it, or undoes it where it cannot be counted. What was
+ * thought to be small may be larger, by its pitch. */
 static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr address, uint64_t bytes) {
     if (rc || !address) {
-        let_go(held);
+        let_go(held, held->small);
         return rc;
     }
-    if (bytes < GP_LARGE && held->bytes == gp_page(held->at.gpu))
-        return count_small(&held->at, address, bytes ? bytes : 1) ? rc : undo(held, address);
+    if (held->small && is_small(bytes))
+        return settle_small(held, address, bytes);
     struct gp_block block = {.key = gp_key(GP_POINTER, address), .other = (uint64_t)held->at.context};
     if (!correct(held, bytes))
-        return undo(held, address);
+        return undo(held, address, 0);
     block.bytes = held->bytes;
     block.gpu = (uint8_t)held->at.gpu;
-    return gp_blocks_put(&block) ? rc : undo(held, address);
+    return gp_blocks_put(&block) ? CUDA_SUCCESS : undo(held, address, 0);
 }
 
 GP_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytes) {

@@ -204,6 +204,7 @@ def test_a_detached_context_takes_what_it_held_with_it(client: Client) -> None:
 
 
 STACK, PRINTF, HEAP = 0, 1, 2
+PAGE = 2 * MIB
 THREADS = 108 * 2048  # that an A100 keeps at once: each has a stack
 
 
@@ -211,15 +212,15 @@ THREADS = 108 * 2048  # that an A100 keeps at once: each has a stack
     ("limit", "at_first", "each"), [(STACK, 1024, THREADS), (PRINTF, 1 * MIB, 1), (HEAP, 8 * MIB, 1)]
 )
 def test_memory_behind_a_contexts_limits_counts(client: Client, limit: int, at_first: int, each: int) -> None:
-    """malloc in kernels, their stacks and printf take device memory that no allocation shows."""
+    """malloc in kernels, their stacks and printf take device memory that no allocation shows; in whole pages."""
     before = client.free_bytes()
     assert client(f"setlimit {limit} {2000 * MIB // each}") == (OUT_OF_MEMORY,)
     assert client.free_bytes() == before
     assert client(f"setlimit {limit} {at_first + 400 * MIB // each}") == (0,)
-    assert before - client.free_bytes() == 400 * MIB // each * each
+    assert before - client.free_bytes() == -(-(400 * MIB // each * each) // PAGE) * PAGE
     assert client(f"linear {500 * MIB}") == (OUT_OF_MEMORY, 0)
     assert client(f"setlimit {limit} {at_first + 200 * MIB // each}") == (0,)
-    assert before - client.free_bytes() == 200 * MIB // each * each
+    assert before - client.free_bytes() == -(-(200 * MIB // each * each) // PAGE) * PAGE
     assert client(f"setlimit {limit} 1") == (0,)
     assert client.free_bytes() == before
     assert client("setlimit 99 1000000000") == (215,)

@@ -5,6 +5,7 @@
     {"send": 7, "to": 3}, {"receive": 4}              -> {}, {"fd": ...}; descriptors through inherited sockets
 
     {"read": [address, 3]}                            -> {"hex": "000102"}
+    {"on": 2, "call": ..., "args": [...]}             -> the same, from the client's thread number 2
 
 Arguments are integers, strings, `"&"` for an 8-byte result, `{"out": n}` for n of them in a row, `{"out32": n}` for
 such of 4 bytes, `{"hex": ...}` for a structure, or `{"value": ...}` for one of 64 bytes that is passed by value. What
@@ -19,6 +20,7 @@ import os
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 cuda = ctypes.CDLL("libcuda.so.1")
@@ -55,7 +57,13 @@ def call(name: str, values: list[Any]) -> dict[str, Any]:
     return {"result": result, "out": [number for array in out for number in array], "after": after}
 
 
+threads: dict[int, ThreadPoolExecutor] = {}
+
+
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    if "on" in asked:
+        thread = threads.setdefault(asked.pop("on"), ThreadPoolExecutor(1))
+        return thread.submit(answer, asked).result()
     if "call" in asked:
         return call(asked["call"], asked["args"])
     if "read" in asked:

@@ -1,0 +1,305 @@
+"""What is counted against what the simulated driver gave out, after every step of random programs.
+
+Several processes, threads, forks and GPUs; whatever the driver's page, slab, chunk, padding, context and module
+cost. Never less than NVML has of a process, never more than docs/libcap_mem.md says ("How exact").
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from gpuportion.allocator import pages
+from gpuportion.simgpu import state
+from tests.native import capped
+from tests.native.exact_process import ENDS, IMAGE, Process, Thing
+from tests.simgpu.driver import MIB, OUT, SUCCESS
+
+LONG = bool(os.environ.get("GPUPORTION_TEST_LONG"))
+EXAMPLES = 600 if LONG else 25
+GPUS, LIMIT, PROCESSES, THREADS = 2, 3000 * MIB, 3, 3
+HEAP, FIRST_HEAP = 2, 8 * MIB
+
+sizes = st.one_of(
+    st.integers(1, 4096),
+    st.integers(1, 3 * MIB),
+    st.sampled_from([MIB - 1, MIB, MIB + 1, 2 * MIB, 2 * MIB + 1, 32 * MIB, 33 * MIB]),
+    st.integers(1, 600 * MIB),
+)
+gpus = st.integers(0, GPUS - 1)
+picks = st.integers(0, 1 << 20)
+
+
+class Exactness(RuleBasedStateMachine):
+    """One grant of two GPUs, and what its processes do."""
+
+    @initialize(seed=st.integers(0, 1 << 16))
+    def begin(self, seed: int) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="exact-"))
+        self.driver = capped.simulate(self.folder, f"a100-80gb:{GPUS}", seed=seed)
+        told = state.settings(self.driver.sim.state).items()
+        self.costs = {key.removeprefix("cost."): int(value) for key, value in told if key.startswith("cost.")}
+        self.grant = self.driver.grant(*[LIMIT] * GPUS, context=self.costs["context"])
+        self.policy, self.ledger = str(self.grant.folder / "policy"), str(self.grant.folder / "ledger")
+        self.processes: list[Process] = []
+        self.orphans: list[int] = []
+        self.start()
+
+    def teardown(self) -> None:
+        for process in getattr(self, "processes", []):
+            self.end(process)
+        for child in getattr(self, "orphans", []):
+            os.kill(child, 9)
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+    def end(self, process: Process) -> None:
+        process.kill()
+        for child in process.children:
+            os.kill(child, 9)
+
+    # ------- who does it
+
+    def one(self, pick: int) -> Process:
+        return self.processes[pick % len(self.processes)]
+
+    def enter(self, pick: int, gpu: int) -> tuple[Process, int]:
+        """A process on one of its threads, in one of its contexts of that GPU."""
+        process = self.one(pick)
+        contexts = [t.handle for t in process.things if t.kind in ("primary", "context") and t.gpu == gpu]
+        process.enter(pick % THREADS, contexts[pick // 7 % len(contexts)])
+        return process, contexts[pick // 7 % len(contexts)]
+
+    def thing(self, pick: int, *kinds: str) -> tuple[Process, Thing] | None:
+        process = self.one(pick)
+        found = [thing for thing in process.things if thing.kind in kinds]
+        if not found:
+            return None
+        thing = found[pick // 3 % len(found)]
+        process, _ = self.enter(pick, thing.gpu)
+        return process, thing
+
+    @precondition(lambda self: len(self.processes) < PROCESSES)
+    @rule()
+    def start(self) -> None:
+        """One more, with the primary context of each GPU; not if there is no room for them."""
+        process = Process(self.grant.preload(), GPUS, costs=self.costs)
+        self.processes.append(process)
+        if any(process.retain(gpu) for gpu in range(GPUS)):
+            self.processes.remove(process)
+            self.end(process)
+
+    # ------- what is made
+
+    @rule(pick=picks, gpu=gpus, size=sizes)
+    def linear(self, pick: int, gpu: int, size: int) -> None:
+        process, context = self.enter(pick, gpu)
+        process.linear(gpu, context, size)
+
+    @rule(pick=picks, gpu=gpus, width=st.integers(1, 5000), height=st.integers(1, 5000))
+    def pitched(self, pick: int, gpu: int, width: int, height: int) -> None:
+        process, context = self.enter(pick, gpu)
+        process.pitched(gpu, context, width, height)
+
+    @rule(pick=picks, gpu=gpus, size=sizes)
+    def managed(self, pick: int, gpu: int, size: int) -> None:
+        process, context = self.enter(pick, gpu)
+        process.managed(gpu, context, size)
+
+    @rule(
+        pick=picks,
+        gpu=gpus,
+        width=st.integers(1, 3000),
+        height=st.integers(0, 3000),
+        levels=st.integers(1, 4),
+    )
+    def array(self, pick: int, gpu: int, width: int, height: int, levels: int) -> None:
+        process, context = self.enter(pick, gpu)
+        process.array(gpu, context, width, height, levels if height else 1)
+
+    @rule(pick=picks, gpu=gpus, size=sizes)
+    def stream_ordered(self, pick: int, gpu: int, size: int) -> None:
+        process, _ = self.enter(pick, gpu)
+        pools = [None, *(thing for thing in process.things if thing.kind == "pool")]
+        process.stream_ordered(gpu, size, pools[pick % len(pools)])
+
+    @rule(pick=picks, gpu=gpus, elsewhere=gpus, largest=st.sampled_from([0, 0, 100 * MIB, 1000 * MIB]))
+    def pool(self, pick: int, gpu: int, elsewhere: int, largest: int) -> None:
+        process, _ = self.enter(pick, elsewhere)
+        process.pool(gpu, largest)
+
+    @rule(pick=picks, gpu=gpus, elsewhere=gpus, size=sizes, exportable=st.booleans())
+    def physical(self, pick: int, gpu: int, elsewhere: int, size: int, exportable: bool) -> None:
+        process, _ = self.enter(pick, elsewhere)
+        process.physical(gpu, size, exportable)
+
+    @rule(pick=picks)
+    def map(self, pick: int) -> None:
+        if found := self.thing(pick, "handle"):
+            found[0].map(found[1])
+
+    @rule(pick=picks)
+    def export_and_import(self, pick: int) -> None:
+        if found := self.thing(pick, "handle"):
+            process, handle = found
+            if (descriptor := process.export(handle)) >= 0:
+                process.import_(descriptor, handle.size, handle.gpu)
+
+    @rule(pick=picks, gpu=gpus)
+    def graph(self, pick: int, gpu: int) -> None:
+        process, _ = self.enter(pick, gpu)
+        process.graph(gpu)
+
+    @rule(pick=picks, gpu=gpus, amounts=st.lists(sizes, max_size=3))
+    def captured(self, pick: int, gpu: int, amounts: list[int]) -> None:
+        process, _ = self.enter(pick, gpu)
+        process.captured(gpu, amounts)
+
+    @rule(
+        pick=picks,
+        gpu=gpus,
+        size=sizes,
+        call=st.sampled_from(["cuGraphAddMemAllocNode", *(f"cuGraphAddNode{v}" for v in ("", "_v2", "_v3"))]),
+    )
+    def node(self, pick: int, gpu: int, size: int, call: str) -> None:
+        if found := self.thing(pick, "graph"):
+            found[0].node(found[1], gpu, size, call)
+
+    @rule(
+        pick=picks,
+        call=st.sampled_from(
+            ["cuGraphInstantiateWithFlags", "cuGraphInstantiate_v2", "cuGraphInstantiateWithParams"]
+        ),
+    )
+    def instantiate(self, pick: int, call: str) -> None:
+        if found := self.thing(pick, "graph"):
+            found[0].instantiate(found[1], call)
+
+    @rule(pick=picks)
+    def launch(self, pick: int) -> None:
+        if found := self.thing(pick, "instance"):
+            found[0].call("cuGraphLaunch", found[1].handle, 0)
+
+    @rule(pick=picks, gpu=gpus)
+    def context_new(self, pick: int, gpu: int) -> None:
+        process, _ = self.enter(pick, gpu)
+        process.context_new(gpu)
+
+    @rule(pick=picks, beyond=st.integers(0, 300 * MIB))
+    def raise_heap(self, pick: int, beyond: int) -> None:
+        if found := self.thing(pick, "context", "primary"):
+            process, context = found
+            process.enter(pick % THREADS, context.handle)
+            process.raise_limit(context, HEAP, FIRST_HEAP + beyond, beyond)
+            self.launched(process, context.gpu)
+
+    def launched(self, process: Process, gpu: int) -> None:
+        """A kernel, by which raised limits take effect. Its module is counted when the daemon has seen it."""
+        result, module = process.call("cuModuleLoadData", OUT, IMAGE)
+        if result == SUCCESS:
+            function = process.call("cuModuleGetFunction", OUT, module, "add")[1]
+            process.call("cuLaunchKernel", function, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0)
+            assert process.call("cuModuleUnload", module)[0] == SUCCESS
+
+    # ------- what ends
+
+    @rule(pick=picks, late=st.booleans())
+    def drop(self, pick: int, late: bool) -> None:
+        if found := self.thing(pick, *ENDS):
+            process, thing = found
+            if thing.kind == "context":
+                primary = next(t for t in process.things if t.kind == "primary")
+                process.enter(pick % THREADS, primary.handle)
+            process.drop(thing, late)
+
+    drop_more = rule(pick=picks, late=st.booleans())(lambda self, pick, late: self.drop(pick, late))
+
+    @rule(pick=picks, gpu=gpus)
+    def trim(self, pick: int, gpu: int) -> None:
+        process, _ = self.enter(pick, gpu)
+        assert process.call("cuDeviceGraphMemTrim", gpu)[0] == SUCCESS
+        assert process.call("cuCtxSynchronize")[0] == SUCCESS
+
+    @rule(pick=picks, gpu=gpus)
+    def reset(self, pick: int, gpu: int) -> None:
+        """All that was in the primary context is gone; it is made anew, if there is still room."""
+        process, _ = self.enter(pick, gpu)
+        primary = next(t for t in process.things if t.kind == "primary" and t.gpu == gpu)
+        assert process.call("cuDevicePrimaryCtxReset_v2", gpu)[0] == SUCCESS
+        process.things.remove(primary)
+        process.forget_in(primary.handle)
+        if process.retain(gpu):
+            self.processes.remove(process)
+            self.end(process)
+            if not self.processes:
+                self.start()
+
+    @precondition(lambda self: len(self.processes) > 1)
+    @rule(pick=picks)
+    def kill(self, pick: int) -> None:
+        process = self.one(pick)
+        self.processes.remove(process)
+        self.orphans += process.children
+        process.kill()
+
+    @rule(pick=picks)
+    def fork(self, pick: int) -> None:
+        """The child holds on to what its parent has, and adds nothing."""
+        process = self.one(pick)
+        if len(process.children) < 2:
+            process.children.append(process.cuda.ask(fork=1)["pid"])
+
+    @rule(gpu=gpus, limit=st.sampled_from([500, 1500, 3000, 6000]))
+    def resize(self, gpu: int, limit: int) -> None:
+        """As the daemon does it."""
+        pages.set_limit(self.policy, pages.read_policy(self.policy).gpus[gpu].uuid, limit * MIB)
+
+    # ------- what must hold
+
+    @invariant()
+    def is_exact(self) -> None:
+        """Per process and GPU."""
+        if not hasattr(self, "ledger"):
+            return
+        truth, told = state.read(self.driver.sim.state), pages.read_ledger(self.ledger)
+        assert not told.damaged
+        for gpu in range(GPUS):
+            counted = {process.pid: process.used for process in told.gpus[gpu].processes}
+            for process in self.processes:
+                taken, most = truth[gpu].get(process.pid, 0), process.most(gpu)
+                here = counted.get(process.pid, 0)
+                assert taken <= here, (
+                    f"GPU {gpu}: {taken - here} bytes of {taken} are not counted; {self.costs}"
+                )
+                assert here <= most, f"GPU {gpu}: {here} counted, {most} at most, {taken} taken; {self.costs}"
+
+
+def test_what_is_counted_is_what_is_taken() -> None:
+    """Within the bounds of docs/libcap_mem.md, from both sides."""
+    run_state_machine_as_test(
+        Exactness,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=60 if LONG else 40,
+            deadline=None,
+            derandomize=not LONG,
+            database=None,
+            report_multiple_bugs=False,
+            # Shrinking starts processes by the thousand: GPUPORTION_TEST_SHRINK=1 where that is wanted.
+            phases=[Phase.generate, *([Phase.shrink] if os.environ.get("GPUPORTION_TEST_SHRINK") else [])],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
