@@ -22,7 +22,7 @@ from typing import Final
 
 from gpuportion import paths
 from gpuportion.errors import GpuportionError
-from gpuportion.simgpu import cdi, mig, profiles, state
+from gpuportion.simgpu import cdi, mig, profiles, sickness, state
 from gpuportion.simgpu.behaviour import Behaviour
 from gpuportion.simgpu.boards import BOARDS, parse
 from gpuportion.simgpu.costs import settle
@@ -106,7 +106,7 @@ def start(
     notes = _make_nodes(f"{directory}/dev", len(names))
     state.make(
         f"{directory}/state",
-        _settings(names, settled, seed) | told,
+        _settings(names, settled, seed) | told | sickness.settings(len(names)),
     )
     mig.make_fixture(directory, len(names))
     if behaviour.mig:

@@ -19,7 +19,7 @@ API(nvmlDeviceGetHandleByIndex_v2, unsigned index, nvmlDevice_t *device) {
     ENTER();
     NEED(device && index < nvml.view.visible);
     *device = handle_of(index);
-    return NVML_SUCCESS;
+    return nvml_board(*device);
 }
 
 API(nvmlDeviceGetHandleByIndex, unsigned index, nvmlDevice_t *device) {

@@ -42,6 +42,8 @@ static int measure(nvmlDevice_t device, struct memory_v2 *out) {
         *out = measure_instance(part);
     else if (!is_device(device))
         return NVML_INVALID_ARGUMENT;
+    else if (nvml_board(device))
+        return nvml_board(device);
     else if (!may_see_all(number_of(device)))
         return NVML_NO_PERMISSION;
     else

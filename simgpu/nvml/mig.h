@@ -58,7 +58,8 @@ void capability_remove(struct part part, bool compute);
 
 #define ENTER_MIG()                                                                                          \
     do {                                                                                                     \
-        int told_ = nvml.users ? sim_fault(__func__) : NVML_UNINITIALIZED;                                   \
+        int told_ = nvml_session();                                                                          \
+        told_ = told_ ? told_ : sim_fault(__func__);                                                         \
         if (told_)                                                                                           \
             return told_;                                                                                    \
     } while (0)

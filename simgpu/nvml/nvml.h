@@ -23,6 +23,7 @@ enum {
     NVML_TIMEOUT = 10,
     NVML_FUNCTION_NOT_FOUND = 13,
     NVML_RESET_REQUIRED = 16,
+    NVML_MISMATCH = 18, // of library and kernel module
     NVML_IN_USE = 19,
     NVML_INSUFFICIENT_RESOURCES = 23,
     NVML_VERSION_MISMATCH = 25,
@@ -40,7 +41,8 @@ struct pci_info {
 
 #pragma GCC visibility push(hidden)
 struct nvml {
-    _Atomic int users; // nvmlInit without nvmlShutdown
+    _Atomic int users;      // nvmlInit without nvmlShutdown
+    _Atomic unsigned loads; // how often the driver had been loaded when the last session began
     struct sim_view view;
 };
 extern struct nvml nvml;
@@ -63,14 +65,21 @@ int nvml_copy(const char *text, char *out, unsigned room);
 unsigned board_number(nvmlDevice_t device, const char *key);
 int nvml_setting(nvmlDevice_t device, const char *key, char *out, unsigned room);
 
+// What ails the driver (of a session, or of none yet) and a board: health.c. 0: nothing.
+int nvml_session(void);
+int nvml_driver(void);
+unsigned nvml_loads(void);
+int nvml_board(nvmlDevice_t device);
+
 // Host pids as the caller sees them: processes.c asks, pids.c answers. 0: not visible from here.
 unsigned pid_here(unsigned slot);
 #pragma GCC visibility pop
 
 #define ENTER()                                                                                              \
     do {                                                                                                     \
-        if (!nvml.users)                                                                                     \
-            return NVML_UNINITIALIZED;                                                                       \
+        int ailing_ = nvml_session();                                                                        \
+        if (ailing_)                                                                                         \
+            return ailing_;                                                                                  \
     } while (0)
 #define NEED(condition)                                                                                      \
     do {                                                                                                     \
@@ -81,4 +90,6 @@ unsigned pid_here(unsigned slot);
     ENTER();                                                                                                 \
     if (is_mig_device(device))                                                                               \
         return NVML_NOT_SUPPORTED;                                                                           \
-    NEED(is_device(device) && (out))
+    NEED(is_device(device) && (out));                                                                        \
+    if (nvml_board(device))                                                                                  \
+    return nvml_board(device)

@@ -78,8 +78,11 @@ static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) 
     ENTER();
     NEED((is_device(device) || is_mig_device(device)) && count);
     NEED_PERMISSION(!is_device(device) || may_see_all(number_of(device)));
+    if (is_device(device) && nvml_board(device))
+        return nvml_board(device);
     struct process *all = calloc(SIM_SLOTS, sizeof *all);
-    unsigned room = *count, n = all ? collect(device, all) : 0;
+    bool silent = is_device(device) && board_number(device, "board.%u.silent");
+    unsigned room = *count, n = all && !silent ? collect(device, all) : 0;
     *count = n;
     int result = n > room ? NVML_INSUFFICIENT_SIZE : n && !out ? NVML_INVALID_ARGUMENT : NVML_SUCCESS;
     for (unsigned i = 0; i < n && !result; i++)

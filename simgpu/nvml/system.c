@@ -28,6 +28,8 @@ static void read_faults(void) {
     sim_faults_add(rules);
 }
 
+static char loaded[64]; // this library is of the driver that was there when it was loaded
+
 // Opened once and kept: initialising again after a shutdown is common, and finds the same devices.
 static bool open_state(void) {
     static bool open;
@@ -35,8 +37,10 @@ static bool open_state(void) {
     lock_acquire(&lock);
     if (!open) {
         open = !sim_open(&nvml.view);
-        if (open)
+        if (open) {
             read_faults();
+            sim_text(&nvml.view, "driver.version", 0, loaded, sizeof loaded);
+        }
     }
     lock_release(&lock);
     return open;
@@ -45,6 +49,12 @@ static bool open_state(void) {
 API(nvmlInit_v2, void) {
     if (!open_state())
         return NVML_DRIVER_NOT_LOADED;
+    char now[sizeof loaded];
+    sim_text(&nvml.view, "driver.version", 0, now, sizeof now);
+    int ailing = nvml_driver();
+    if (ailing || strcmp(now, loaded))
+        return ailing ? ailing : NVML_MISMATCH;
+    nvml.loads = nvml_loads();
     nvml.users++;
     return NVML_SUCCESS;
 }
@@ -58,7 +68,8 @@ API(nvmlInitWithFlags, UNUSED unsigned flags) {
 }
 
 API(nvmlShutdown, void) {
-    ENTER();
+    if (!nvml.users)
+        return NVML_UNINITIALIZED;
     nvml.users--;
     return NVML_SUCCESS;
 }
@@ -80,6 +91,7 @@ static const char *const error_text[] = {
     [15] = "GPU is lost",
     [16] = "GPU requires reset",
     [17] = "The operating system has blocked the request",
+    [18] = "Driver/library version mismatch",
     [19] = "In use by another client",
     [23] = "Insufficient Resources",
     [25] = "Argument version mismatch",

@@ -160,7 +160,7 @@ API(nvmlDeviceGetCurrentClocksEventReasons, nvmlDevice_t device, unsigned long l
     return nvmlDeviceGetCurrentClocksThrottleReasons(device, reasons);
 }
 
-// ------- errors, none; and values by number, none either
+// ------- errors, none; and of the values by number what is to be done about the board
 
 API(nvmlDeviceGetEccMode, nvmlDevice_t device, int *current, int *pending) {
     ENTER_DEVICE(device, current && pending);
@@ -175,6 +175,8 @@ API(nvmlDeviceGetTotalEccErrors, nvmlDevice_t device, UNUSED int kind, UNUSED in
     return board_number(device, "board.%u.fans") ? NVML_NOT_SUPPORTED : NVML_SUCCESS;
 }
 
+enum { RECOVERY_ACTION = 230, UNTOLD = 99, UNSIGNED_INT = 1 };
+
 struct field {
     unsigned id, scope;
     long long timestamp, latency;
@@ -184,7 +186,12 @@ struct field {
 
 API(nvmlDeviceGetFieldValues, nvmlDevice_t device, int count, struct field *fields) {
     ENTER_DEVICE(device, fields && count > 0);
-    for (int i = 0; i < count; i++)
-        fields[i].result = NVML_NOT_SUPPORTED;
+    unsigned action = board_number(device, "board.%u.action");
+    for (int i = 0; i < count; i++) {
+        bool told = fields[i].id == RECOVERY_ACTION && action != UNTOLD;
+        fields[i].result = told ? NVML_SUCCESS : NVML_NOT_SUPPORTED;
+        fields[i].type = UNSIGNED_INT;
+        fields[i].value = told ? action : 0;
+    }
     return NVML_SUCCESS;
 }
