@@ -436,10 +436,11 @@ PHRASES: Final = (
 
 
 def plain(text: str) -> str:
-    """The text without phrases that mean something to engines."""
+    """The text without phrases that mean something to engines, nor halves of characters, which JSON can hold and a
+    frame can't."""
     for phrase, instead in PHRASES:
         text = phrase.sub(instead, text)
-    return text
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _operation(head: dict[str, Any]) -> tuple[Operation, bool]:

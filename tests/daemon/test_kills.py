@@ -79,7 +79,7 @@ class Load:
         self._daemon = daemon
         self._size = total // PORTIONS // MIB * MIB
         self._chance = random.Random(5)
-        lives: list[Callable[[str], None]] = [self._container] * CLIENTS + [self._process]
+        lives: list[Callable[[str], None]] = [*[self._container] * CLIENTS, self._process]
         self._threads = [
             threading.Thread(target=self._run, args=(life, f"client-{number}"))
             for number, life in enumerate(lives)
