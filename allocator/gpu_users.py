@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuportion.allocator.attribution import Held
-from gpuportion.allocator.names import printable
-from gpuportion.allocator.processes import read_proc
+from gpuportion.allocator.processes import name_of, start_of
 from gpuportion.allocator.store import Grant
 
 
@@ -22,13 +21,16 @@ class Users:
 def users_of(uuid: str, grants: Iterable[Grant], processes: Mapping[str, Sequence[Held]]) -> Users:
     """Of the GPU of this UUID. `processes`: by GPU, what each holds, as NVML said last."""
     portions = [grant.label for grant in grants if any(share.uuid == uuid for share in grant.shares)]
-    strangers = [_called(held.pid) for held in processes.get(uuid, ()) if held.token == ""]
+    strangers = [
+        _called(held.pid) for held in processes.get(uuid, ()) if held.token == "" and _lives(held.pid)
+    ]
     return Users(tuple(portions), tuple(strangers))
 
 
+def _lives(pid: int) -> bool:
+    """The look that told of it may be a second old."""
+    return start_of(pid) is not None
+
+
 def _called(pid: int) -> str:
-    try:
-        name = read_proc(f"/proc/{pid}/comm").decode(errors="replace").strip()
-    except OSError:
-        name = ""
-    return f"pid {pid} {printable(name)}".rstrip()
+    return f"pid {pid} {name_of(pid)}".rstrip()

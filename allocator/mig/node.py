@@ -16,6 +16,7 @@ from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.allocator.mig.records import Phase, Record
 from gpuportion.allocator.mig.roles import Roles
 from gpuportion.allocator.mig.seen import Compute, MigReading, Seen
+from gpuportion.allocator.processes import start_of
 
 
 class MigNode:
@@ -123,9 +124,10 @@ class MigNode:
         return found.only if found else None
 
     def users(self, record: Record) -> tuple[int, ...]:
-        """Pids on an instance."""
+        """Pids on an instance that were there at the last look and live. Who has ended since is in nobody's way: whether
+        the instance is really free, is looked at again before it is touched."""
         compute = self.compute(record)
-        return compute.pids if compute else ()
+        return tuple(pid for pid in compute.pids if start_of(pid) is not None) if compute else ()
 
     def gpu(self, uuid: str) -> Gpu | None:
         return self._gpus.get(uuid)
