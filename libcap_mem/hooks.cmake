@@ -6,7 +6,8 @@
 set(guest_options -ffreestanding -fno-stack-protector -U_FORTIFY_SOURCE -fno-plt -fvisibility=hidden
     -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -O2)
 set(guest_links -nostartfiles -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,-z,noexecstack -Wl,-z,nodelete -Wl,-Bsymbolic
-    -Wl,--hash-style=both -Wl,--gc-sections -Wl,--as-needed -Wl,--no-undefined-version -Wl,-O1)
+    -Wl,--hash-style=both -Wl,--gc-sections -Wl,--as-needed -Wl,--no-undefined-version -Wl,-O1
+    -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/symbols/unexported.ver)
 
 function(add_guest target output soname table symbols)
   get_filename_component(name ${symbols} NAME_WE)

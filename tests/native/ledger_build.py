@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.support import emulation
+
 ROOT: Final = Path(__file__).parents[2]
 LIBRARY: Final = ROOT / "libcap_mem"
 REGION: Final = ("attach", "cell", "ledger", "os", "pages", "policy", "total", "unseen")
-COMPILER: Final = os.environ.get("CC", "cc")
+COMPILER: Final = emulation.COMPILER if emulation.wanted() else os.environ.get("CC", "cc")
 FLAGS: Final = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
 
 
@@ -26,7 +28,7 @@ def compile_program(out: Path, sources: Sequence[Path], *flags: str) -> Path:
     region = [str(LIBRARY / "src" / f"{name}.c") for name in REGION]
     include = [f"-I{LIBRARY / 'include'}", f"-I{LIBRARY / 'src'}"]
     call(COMPILER, *FLAGS, "-O2", *flags, *include, *map(str, sources), *region, "-pthread", "-o", str(out))
-    return out
+    return emulation.runnable(out)
 
 
 def call(*command: str) -> None:

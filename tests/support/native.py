@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.support import emulation
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATH: Final = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
 SANITIZER_ENV: Final = {
@@ -22,15 +24,16 @@ SANITIZER_ENV: Final = {
 
 def build_folder() -> Path:
     """`GPUPORTION_TEST_BUILD` moves it."""
-    return Path(os.environ.get("GPUPORTION_TEST_BUILD") or ROOT / "build" / "tests")
+    native = Path(os.environ.get("GPUPORTION_TEST_BUILD") or ROOT / "build" / "tests")
+    return native.with_name(f"{native.name}-aarch64") if emulation.wanted() else native
 
 
 @functools.cache
 def built(target: str, folder: str) -> str:
     """Absolute path of the program of the CMake `target` in the top-level `folder`, up to date."""
     where = build_folder()
-    build(ROOT, where, target)
-    return str(where / folder / target)
+    build(ROOT, where, target, *emulation.settings())
+    return str(emulation.runnable(where / folder / target))
 
 
 def build(source: Path, where: Path, target: str = "all", *settings: str) -> None:
