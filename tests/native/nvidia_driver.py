@@ -14,6 +14,8 @@ from tests.native.debian import UnavailableError, cache_folder, one, unpacked
 
 PACKAGES = ("libcuda1", "libnvidia-ml1", "nvidia-smi", "libnvidia-ptxjitcompiler1")
 SUITES = {535: "bookworm", 550: "trixie"}
+# Of these the CUDA library alone is of interest.
+FURTHER = {470: ("bookworm", "libnvidia-tesla-470-cuda1"), 555: ("experimental", "libcuda1")}
 RUNTIMES = {
     11: "nvidia-cuda-runtime-cu11==11.8.89",
     12: "nvidia-cuda-runtime-cu12==12.4.127",
@@ -39,6 +41,16 @@ def driver(branch: int) -> Driver:
         one(root, f"usr/lib/*/**/libcuda.so.{branch}.*"),
         one(root, f"usr/lib/*/**/libnvidia-ml.so.{branch}.*"),
         one(root, "usr/lib/**/nvidia-smi"),
+    )
+
+
+def libcuda(branch: int) -> Path:
+    """The CUDA library of a branch, of which there may be nothing else."""
+    if branch in SUITES:
+        return driver(branch).libcuda
+    suite, package = FURTHER[branch]
+    return one(
+        unpacked(f"libcuda-{branch}", suite, "non-free", package), f"usr/lib/*/**/libcuda.so.{branch}.*"
     )
 
 

@@ -20,6 +20,7 @@ from tests.native import capped, nvidia_driver
 from tests.native.capped import Grant
 from tests.native.debian import UnavailableError
 from tests.native.nvidia_driver import Driver
+from tests.native.test_symbols import classes, unclassified
 from tests.support.native import ROOT
 
 ANSWERS = Path(__file__).with_name("driver_answers.py")
@@ -71,6 +72,21 @@ def test_every_function_of_the_driver_is_ours_too(driver: Driver, grant: Grant) 
     assert {name for name in _functions(driver.libnvml) if name.startswith("nvml")} <= _functions(
         grant.libnvml
     )
+
+
+@pytest.mark.parametrize("branch", sorted({*nvidia_driver.SUITES, *nvidia_driver.FURTHER}))
+def test_every_symbol_of_a_driver_is_classified(branch: int) -> None:
+    """Functions and data, graphics interop among them; what is data there is not exported here."""
+    library = _or_skip(nvidia_driver.libcuda, branch)
+    rows = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
+    kinds = {line.split()[-1].split("@")[0]: line.split()[-2] for line in rows.stdout.splitlines()}
+    ours = {name: kind for name, kind in kinds.items() if name.startswith("cu")}
+    assert len(ours) > 500
+    assert unclassified(set(ours)) == [], "not in libcap_mem/symbols/classes.tsv"
+    table = classes()
+    for name, kind in ours.items():
+        assert (table[name][0] == "data") == (kind not in "TWi"), name
+        assert str(branch) in table[name][1].split(), f"classes.tsv does not say that {branch} has {name}"
 
 
 def test_lookups_answer_row_by_row_as_the_driver(

@@ -1,9 +1,13 @@
-"""What the two libraries export, need and cost at load: read from the files themselves."""
+"""What the two libraries export, need and cost at load: read from the files themselves.
+
+`libcap_mem/symbols/classes.tsv` says of every symbol of the driver's interface what becomes of it, and why.
+"""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -42,6 +46,23 @@ def _hooked(target: str) -> set[str]:
     return set(re.findall(r"^HOOK\((\w+),", (ROOT / "libcap_mem" / LIBRARIES[target][2]).read_text(), re.M))
 
 
+def classes() -> dict[str, list[str]]:
+    """By symbol: its class, where it is found, and why, as far as there is a reason to give."""
+    lines = (ROOT / "libcap_mem" / "symbols" / "classes.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    assert len({row[0] for row in rows}) == len(rows), "a symbol stands twice in classes.tsv"
+    return {row[0]: row[1:] for row in rows}
+
+
+def unclassified(found: set[str]) -> list[str]:
+    """Of these symbols, those that nobody has thought about."""
+    return sorted(found - set(classes()))
+
+
+def _base(symbol: str) -> str:
+    return re.sub(r"(_v\d+)?(_pt[sd][sz])?$", "", symbol)
+
+
 @pytest.fixture(params=LIBRARIES)
 def target(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -64,6 +85,60 @@ def test_every_symbol_is_hooked_or_forwarded(target: str) -> None:
     for symbol in _symbols(target):
         is_forwarder = where[symbol] == where[f"real_{symbol}"]
         assert is_forwarder == (symbol not in _hooked(target)), symbol
+
+
+def test_every_symbol_is_classified() -> None:
+    """Each export is in the table with its class; what has to do with memory and isn't hooked, with a reason."""
+    table, exported, hooked = classes(), set(_symbols("cap_mem")), _hooked("cap_mem")
+    assert unclassified(exported) == []
+    assert {symbol for symbol, row in table.items() if row[0] != "data"} == exported
+    assert {symbol for symbol, row in table.items() if row[0] == "hooked"} == hooked
+    for symbol, (of, *rest) in table.items():
+        assert of in ("hooked", "forwarded", "exempt", "data"), symbol
+        assert len(rest) == (2 if of in ("exempt", "data") else 1), (
+            f"{symbol} is {of}: with a reason, or without"
+        )
+        assert (of == "data") == bool(NEVER_EXPORTED.match(symbol)), symbol
+
+
+def test_a_hooked_function_is_hooked_in_every_interface() -> None:
+    """_v2 and on, per thread: none of a function that has a body is forwarded."""
+    bases = {_base(symbol) for symbol in _hooked("cap_mem")}
+    gaps = [s for s, row in classes().items() if _base(s) in bases and row[0] != "hooked"]
+    assert gaps == []
+
+
+def test_nothing_whose_name_speaks_of_memory_is_forwarded_unseen() -> None:
+    """A name that allocates, frees, imports or reports memory is hooked, or exempt for a reason."""
+    speaks = re.compile(
+        r"^cu(Mem(?!cpy|set|BatchDecompress)|IpcOpen|Import|Export|Graphics|GL|EGL|VDPAU|(Mipmapped)?Array(Create|Destroy)"
+        r"|(Module|Library)Load|CtxCreate|\w*(Alloc|Mempool|MemPool|Multicast|GreenCtxCreate|PrimaryCtx))"
+    )
+    loose = [s for s, row in classes().items() if speaks.match(s) and row[0] == "forwarded"]
+    assert [s for s in loose if s != "cuTensorMapSetAllocationClass"] == []
+
+
+def declared(header: Path) -> set[str]:
+    """The functions of a cuda.h: those declared, what macros make of them, and their per-thread twins."""
+    text = header.read_text(encoding="utf-8", errors="replace")
+    names = set(re.findall(r"CUDAAPI\s+(cu[A-Z]\w+)\s*\(", text))
+    names |= set(re.findall(r"^\s*#\s*define\s+cu[A-Z]\w+\s+(cu[A-Z]\w+)\s*$", text, re.M))
+    for kind, symbol in re.findall(r"__CUDA_API_(PTDS|PTSZ)\((cu\w+)\)", text):
+        names |= {symbol, f"{symbol}_{kind.lower()}"}
+    return {name for name in names if not name.endswith("_params")}
+
+
+def test_every_function_of_the_headers_at_hand_is_classified() -> None:
+    """Of the CUDA that the test clients bring, which may be newer than the table."""
+    folders = {path.parent for path in Path(sysconfig.get_path("purelib")).glob("nvidia/**/include/cuda.h")}
+    if not folders:
+        pytest.skip("needs a cuda.h: pip install nvidia-cuda-runtime")
+    for folder in folders:
+        found = {name for header in folder.glob("cuda*.h") for name in declared(header)}
+        assert len(found) > 500
+        assert unclassified(found) == [], (
+            f"not in libcap_mem/symbols/classes.tsv; the headers in {folder} have them"
+        )
 
 
 def test_no_data_of_the_debugger_is_exported() -> None:
