@@ -33,6 +33,9 @@ NEVER_EXPORTED = re.compile(
     r"^cudbg(?!Api(Attach|Detach|Init)$|GetAPI(Version)?$|Main$|ReportDriver(Api|Internal)Error$)"
 )
 
+# Declared in headers, and in no driver for Linux: of Windows, of Tegra.
+ELSEWHERE = {"cuWGLGetDevice", "cuEventCreateFromEGLSync"}
+
 
 def _output(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -134,7 +137,7 @@ def test_every_function_of_the_headers_at_hand_is_classified() -> None:
     if not folders:
         pytest.skip("needs a cuda.h: pip install nvidia-cuda-runtime")
     for folder in folders:
-        found = {name for header in folder.glob("cuda*.h") for name in declared(header)}
+        found = {name for header in folder.glob("cuda*.h") for name in declared(header)} - ELSEWHERE
         assert len(found) > 500
         assert unclassified(found) == [], (
             f"not in libcap_mem/symbols/classes.tsv; the headers in {folder} have them"
