@@ -23,7 +23,7 @@ WIDTHS: Final = (66, 58)
 
 @dataclass(frozen=True)
 class Said:
-    """One line. `wanted`: what it is held against, or, of a figure, what the simulated driver assumes."""
+    """One line. `wanted`: what it is held against, or a remark on a figure."""
 
     part: str
     what: str
@@ -61,8 +61,8 @@ class Report:
         self._say(what, measured, wanted, OK if holds else FALSE, value, told)
         return holds
 
-    def figure(self, what: str, measured: object, assumed: object = "", *, value: Any = None) -> None:
-        self._say(what, measured, f"assumed: {assumed}" if assumed != "" else "", FIGURE, value, [])
+    def figure(self, what: str, measured: object, remark: object = "", *, value: Any = None) -> None:
+        self._say(what, measured, remark, FIGURE, value, [])
 
     def skip(self, what: str, why: str) -> None:
         self._say(what, why, "", SKIPPED, None, [])

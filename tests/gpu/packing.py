@@ -30,7 +30,9 @@ from typing import Any, Final
 from tests.support import native
 from tests.support.native import ROOT
 
-PROGRAMS: Final = ("gpu_pages", "gpu_client")
+PROGRAMS: Final = ("gpu_pages", "gpu_client", "gpu_bench")
+TRACER: Final = "libgpu_trace.so"
+"""Of x86-64 alone."""
 PURE: Final = {"pynvml": True, "yaml": True, "tomli": False}
 """Modules of one file or folder of Python that gpuportion needs, taken from this environment. False: only Python 3.10
 needs it."""
@@ -155,8 +157,11 @@ def _download(version: str, cache: Path) -> None:
 
 
 def _programs(folder: Path) -> None:
+    built = native.build_folder() / "tests" / "gpu" / "native"
     for program in PROGRAMS:
-        shutil.copy(native.build_folder() / "tests" / "gpu" / "native" / program, folder)
+        shutil.copy(built / program, folder)
+    if (built / TRACER).exists():
+        shutil.copy(built / TRACER, folder)
     for name in ("runc", "crun"):
         found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
         if found:

@@ -1,6 +1,6 @@
 """Runs the parts of the suite, each in a process of its own and within its time, prints a table and writes JSON.
 
-    run [--only PART ...] [--python PYTHON] [--json FILE] [--sim BOARD]
+    run [--only PART ...] [--python PYTHON] [--out FOLDER] [--sim BOARD]
 
 The exit status: 0, every claim that was made holds; 1, one is false, or a part did not end in its time; 2, wrong usage;
 3, there is no GPU to run on. What could not be run is said and counted, and never counts as held. Nothing is changed
@@ -40,8 +40,12 @@ class Part:
 
 PARTS: Final = (
     Part("first", "the library is accepted: preloaded and mounted, by C, PyTorch, nvidia-smi", 75),
+    Part("assumptions", "the driver takes memory as the library and simgpu assume", 60),
+    Part("traces", "what allocates comes to functions that are hooked", 60),
     Part("containment", "no path gets beyond the grant, and nearly all of it can be had", 120),
     Part("views", "nvidia-smi, NVML, CUDA and PyTorch tell the same", 40),
+    Part("overhead", "calls, steps and tokens cost as much as without the library", 100),
+    Part("start", "a first context is there as soon as without the library", 35),
 )
 TOTAL: Final = 465.0
 """Seconds for everything: under eight minutes with what comes before and after."""
@@ -71,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--python", default="", help="the interpreter that has PyTorch (default: the first found)"
     )
-    parser.add_argument("--json", type=Path, help="where everything that was said is written")
+    parser.add_argument("--out", type=Path, help="a folder for results.json, and what parts keep beside it")
     parser.add_argument("--sim", metavar="BOARD", help="run on a simulated GPU: a test of the suite itself")
     parser.add_argument(
         "--break",
@@ -103,14 +107,17 @@ def _find(pack: str, scratch: str, options: argparse.Namespace) -> Setting:
     python = setting.python_with_torch(options.python, os.environ)
     env = {**env, **more, "CUDA_VISIBLE_DEVICES": device["uuid"]}
     simulated, broken = bool(options.sim), options.broken or ""
-    return Setting(pack, scratch, cuda, nvml, device["uuid"], python, simulated, env, device, broken)
+    out = str(options.out.resolve()) if options.out else ""
+    if out:
+        os.makedirs(out, exist_ok=True)
+    return Setting(pack, scratch, cuda, nvml, device["uuid"], python, simulated, env, device, broken, out)
 
 
 def _device() -> dict[str, Any]:
     """In a process of its own, since this one's loader doesn't follow the environment any more."""
     code = "import json\nfrom tests.gpu import setting\ntry: print(json.dumps(setting.first_device()))\n"
     code += "except setting.NoGpuError as problem: print(json.dumps(str(problem)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd="/")
     if done.returncode:
         raise NoGpuError(f"NVML cannot be asked: {done.stderr.strip()[-300:]}")
     found = json.loads(done.stdout)
@@ -142,8 +149,8 @@ def _run(where: Setting, options: argparse.Namespace) -> int:
             said.append(each)
         took[part.name] = round(time.monotonic() - start, 1)
     totals = claims.count(said)
-    if options.json:
-        _write(options.json, where, said, took)
+    if where.out:
+        _write(where, said, took)
     print(f"\n{_sum(totals)} {sum(took.values()):.0f} s.")
     return 1 if totals[claims.FALSE] or not totals[claims.OK] else 0
 
@@ -174,6 +181,7 @@ def _said_by(part: Part, where: Setting, seconds: float) -> Iterator[Said]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            cwd=where.scratch,  # Python looks for modules in the current folder first
             start_new_session=True,
         )
     assert process.stdout
@@ -213,7 +221,7 @@ def _lines(pipe: IO[bytes], deadline: float) -> Iterator[str]:
             yield from (line.decode(errors="replace") for line in whole)
 
 
-def _write(file: Path, where: Setting, said: Sequence[Said], took: dict[str, float]) -> None:
+def _write(where: Setting, said: Sequence[Said], took: dict[str, float]) -> None:
     manifest = json.loads(Path(where.pack, "manifest.json").read_text())
     told = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -226,4 +234,4 @@ def _write(file: Path, where: Setting, said: Sequence[Said], took: dict[str, flo
         "totals": claims.count(said),
         "said": [asdict(each) for each in said],
     }
-    file.write_text(json.dumps(told, indent=1) + "\n")
+    where.keep("results.json", json.dumps(told, indent=1) + "\n")

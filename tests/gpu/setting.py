@@ -37,7 +37,8 @@ class NoGpuError(Exception):
 @dataclass(frozen=True)
 class Setting:
     """`env`: what a client needs besides the process's own environment. `scratch` is removed at the end.
-    `broken`: what the suite leaves out on purpose, to be seen failing."""
+    `broken`: what the suite leaves out on purpose, to be seen failing. `out`: a folder for results,
+    or ""."""
 
     pack: str
     scratch: str
@@ -49,6 +50,7 @@ class Setting:
     env: dict[str, str]
     device: dict[str, Any]
     broken: str = ""
+    out: str = ""
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Of a client without our library."""
@@ -70,6 +72,11 @@ class Setting:
     def library(self, name: str) -> str:
         """One of gpuportion's built libraries."""
         return f"{self.pack}/site/gpuportion/lib/{name}"
+
+    def keep(self, name: str, text: str) -> None:
+        """A file of the results, where there is a folder for them."""
+        if self.out:
+            Path(self.out, name).write_text(text)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

@@ -48,7 +48,7 @@ HEADROOM: Final = 2 * GB
 def run(where: Setting, report: Report) -> None:
     """All of it."""
     cost = context.cost(where)
-    report.figure("a context", mib(cost), "224 MiB", value=cost)
+    report.figure("a context", mib(cost), value=cost)
     room = where.device["total"] - where.device["used"] - HEADROOM
     for size in GRANTS:
         limit = grants.whole_mib(size * GB)
