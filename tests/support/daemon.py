@@ -57,6 +57,8 @@ class Daemon:
         self.sim = sim
         self.env = {**os.environ, "GPUPORTION_RUN_DIR": str(self.run_dir)}
         self.process: subprocess.Popen[bytes] | None = None
+        self.wrapper: tuple[str, ...] = ()
+        """What starts it: a command before its own."""
 
     # Its life
 
@@ -71,7 +73,7 @@ class Daemon:
         places = ["--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir)]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*command, *places, *self.options], env=self.env, stdout=log, stderr=log, cwd="/"
+                [*self.wrapper, *command, *places, *self.options], env=self.env, stdout=log, stderr=log, cwd="/"
             )
 
     def stop(self) -> int:
@@ -128,6 +130,13 @@ class Daemon:
             return bool(self.ask("ping").head["ready"])
         except OSError:
             return False
+
+    def listens(self) -> bool:
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
 
     # Its protocol
 
