@@ -46,13 +46,14 @@ from gpuportion.allocator.mig.partitions import PATIENCE, Host, Partitions
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.mig_grants import MigGrants
-from gpuportion.allocator.node_view import NodeView, Sampler
+from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.nvml import mig_mode
 from gpuportion.allocator.nvml.mig import Migs
 from gpuportion.allocator.operations import Operations
 from gpuportion.allocator.policy import STOP, Policy
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.role_changes import RoleChanges
+from gpuportion.allocator.sampler import Sampler
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Store, move_aside
 from gpuportion.errors import GpuportionError
@@ -343,15 +344,20 @@ def _await_first_sample(sampler: Sampler) -> None:
     selector.close()
 
 
-def _take_sample(sampler: Sampler, view: NodeView) -> None:
+def _take_sample(sampler: Sampler, view: NodeView) -> bool:
+    """Whether there was one; else NVML has been silent for long, and that is all that is known."""
     with contextlib.suppress(BlockingIOError):
         os.eventfd_read(sampler.wake)
+    since = sampler.waiting_since
+    if since is not None:
+        view.wait_since(since)
+        return False
     view.update(sampler.latest)
+    return True
 
 
 def _look(sampler: Sampler, view: NodeView, auditor: Auditor, rules: PolicyInForce) -> None:
-    _take_sample(sampler, view)
-    if auditor.look(now(), stop=rules.policy.audit == STOP):
+    if _take_sample(sampler, view) and auditor.look(now(), stop=rules.policy.audit == STOP):
         sampler.hurry()
 
 

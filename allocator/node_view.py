@@ -1,6 +1,5 @@
-"""What the daemon knows of the GPUs now: NVML's last sample, taken in a thread of its own because a driver
-in trouble can keep an NVML call for seconds, with what belongs to no grant taken off; and the contexts it
-learned.
+"""What the daemon knows of the GPUs now: NVML's last sample (sampler.py), with what belongs to no grant taken off and
+those that are ill marked; and the contexts it learned.
 
 Knows grants only as rows; places nothing.
 """
@@ -10,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
@@ -18,8 +17,9 @@ from typing import Final
 from gpuportion.allocator import learning, pages, processes
 from gpuportion.allocator.attribution import Attribution, Claim, Held
 from gpuportion.allocator.devices import Gpu, Share
-from gpuportion.allocator.grants import Grants
-from gpuportion.allocator.inventory import Nvml, Sample
+from gpuportion.allocator.grants import Grants, now
+from gpuportion.allocator.health import Health, called, is_harmless
+from gpuportion.allocator.inventory import Sample
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.store import Grant
 from gpuportion.allocator.unseen import Key, Unseen
@@ -27,51 +27,11 @@ from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
 
-PERIOD: Final = 1.0
-"""Seconds between two samples."""
-
-SOON: Final = 0.25
-"""Seconds to the next one where it is waited for."""
-
 LOOKS: Final = 64
 """Ledgers that are read for memory they don't count after one sample; the others have their turn later."""
 
 LESSONS: Final = 8
 """Ledgers that are read for learning after one sample."""
-
-
-class Sampler:
-    """Reads NVML every PERIOD; `wake` is an eventfd that becomes readable when `latest` is new."""
-
-    def __init__(self) -> None:
-        self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.latest = Sample(trouble="NVML has not answered yet")
-        self._nvml = Nvml()
-        self._stop = threading.Event()
-        self._hurry = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nvml", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask it to end; a call that hangs in the driver is not waited for long."""
-        self._stop.set()
-        self._hurry.set()
-        self._thread.join(timeout=2)
-
-    def hurry(self) -> None:
-        """One more sample would decide something: take the next one SOON."""
-        self._hurry.set()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self.latest = self._nvml.sample()
-            os.eventfd_write(self.wake, 1)
-            if self._hurry.wait(PERIOD):
-                self._hurry.clear()
-                self._stop.wait(SOON)
-        self._nvml.close()
 
 
 class NodeView:
@@ -89,6 +49,8 @@ class NodeView:
         self._taught: set[str] = set()
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
         self._unseen = Unseen()
+        self._health = Health()
+        self._said: dict[str, str] = {}
         self.followers: list[Callable[[Sample], None]] = []
         """Who is told of each sample as well, once the GPUs are those of it."""
 
@@ -104,11 +66,45 @@ class NodeView:
         self.driver = sample.driver
         live = self._grants.live()
         self.claims = tuple(self._claim(grant) for grant in live)
-        self.gpus = self._attribution.update(sample, self.claims)
+        self.gpus = self._healthy(self._attribution.update(sample, self.claims), sample)
+        self._say_troubles()
         self._learn(live)
         self._measure({grant.token: grant for grant in live if grant.state is State.ACTIVE})
         for follow in self.followers:
             follow(sample)
+
+    def wait_since(self, began: float) -> None:
+        """NVML is silent since then (seconds of CLOCK_BOOTTIME): what was read before serves nobody any more."""
+        clock = time.strftime("%H:%M:%S", time.localtime(time.time() - (now() - began)))
+        why = f"NVML, the NVIDIA driver's library, has not answered since {clock}; the driver may hang (see dmesg)"
+        if not self.gpus and self.trouble != why:
+            self.trouble = why
+            log.warning("GPUs: %s", why)
+        self.gpus = tuple(dataclasses.replace(gpu, trouble=why) for gpu in self.gpus)
+        self._say_troubles()
+
+    def _healthy(self, gpus: Sequence[Gpu], sample: Sample) -> tuple[Gpu, ...]:
+        """The GPUs, with the trouble of those that NVML answers for and that serve nobody all the same."""
+        index = {gpu.uuid: gpu.index for gpu in gpus}
+        for uuid, xid in sample.xids:
+            follows = "a program's, nothing follows" if is_harmless(xid) else "it serves nobody"
+            log.warning("GPU %s had %s: %s", index.get(uuid, "?"), called(xid), follows)
+        actions = {reading.uuid: reading.action for reading in sample.readings if reading.answers}
+        troubles = self._health.update(sample.xids, actions, now())
+        return tuple(
+            dataclasses.replace(gpu, trouble=gpu.trouble or troubles.get(gpu.uuid, "")) for gpu in gpus
+        )
+
+    def _say_troubles(self) -> None:
+        """What changed since it was last said."""
+        troubles = {gpu.uuid: gpu.trouble for gpu in self.gpus}
+        for gpu in self.gpus:
+            before = self._said.get(gpu.uuid, "")
+            if gpu.trouble and gpu.trouble != before:
+                log.warning("GPU %d serves nobody: %s", gpu.index, gpu.trouble)
+            elif before and not gpu.trouble:
+                log.info("GPU %d serves again", gpu.index)
+        self._said = troubles
 
     def keep_to(self, margin: int, overcommit: Decimal) -> None:
         """From now on so many bytes of each GPU are kept back, and it may be granted so many times over."""

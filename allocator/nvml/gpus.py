@@ -18,8 +18,12 @@ from gpuportion.allocator.mig.seen import MigReading
 from gpuportion.allocator.nvml.mig import MigError, Migs
 from gpuportion.allocator.nvml.nvlinks import ranks_of
 from gpuportion.allocator.nvml.session import connect, disconnect, sentence, tried
+from gpuportion.allocator.nvml.xid_events import XidEvents
 
 OLDEST_DRIVER: Final = 470
+
+NO_SESSION: Final = (pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+"""Errors that are not one GPU's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Reading:
     """How well it is linked to the other GPUs, by their UUID: the ranks of links.py."""
     mig: MigReading | None = None
     """Modes, profiles and instances; None where board or driver have no MIG."""
+    action: int | None = None
+    """What the driver says must be done about it, as health.ACTIONS has it; 0: nothing, None: it does not tell."""
+    answers: bool = True
+    """Whether these are its own words, and not those of an earlier sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Sample:
     driver: str = ""
     trouble: str = ""
     taken: float = float("inf")
+    xids: tuple[tuple[str, int], ...] = ()
+    """(UUID, XID) of the events since the last sample."""
 
 
 class Nvml:
@@ -61,9 +71,10 @@ class Nvml:
     def __init__(self) -> None:
         self._open = False
         self._driver = ""
-        self._last: dict[int, Reading] = {}
+        self._last: tuple[Reading, ...] = ()
         self._links: tuple[tuple[str, ...], dict[str, dict[str, int]]] = ((), {})
         self._migs = Migs()
+        self._xids = XidEvents()
 
     def sample(self) -> Sample:
         """Read everything; never raises for what NVML or the driver does."""
@@ -72,12 +83,24 @@ class Nvml:
             self._connect()
             count = pynvml.nvmlDeviceGetCount()
             readings = self._linked(tuple(self._read(index) for index in range(count)))
+            xids = self._xids.read([reading.uuid for reading in readings if reading.answers])
         except (pynvml.NVMLError, OSError) as problem:
             self.close()
             return Sample(trouble=sentence(problem))
-        self._last |= {reading.index: reading for reading in readings}
+        if readings and not any(reading.answers for reading in readings):
+            self.close()  # it may be the session that is ill, and not every GPU
+        readings += self._missing(readings)
+        self._last = readings
         trouble = "" if readings else "NVML finds no NVIDIA GPU on this machine"
-        return Sample(readings, self._driver, trouble, taken)
+        return Sample(readings, self._driver, trouble, taken, xids)
+
+    def _missing(self, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        """GPUs that there were and NVML lists no more: as they were, while there are fewer than before."""
+        listed = {reading.uuid for reading in readings}
+        fewer = len(readings) < len(self._last)
+        gone = [one for one in self._last if fewer and one.uuid not in listed]
+        why = "the NVIDIA driver lists it no more"
+        return tuple(dataclasses.replace(one, processes={}, trouble=why, answers=False) for one in gone)
 
     def _read_mig(self, uuid: str) -> MigReading | None:
         try:
@@ -88,6 +111,7 @@ class Nvml:
     def close(self) -> None:
         self._migs.close()
         if self._open:
+            self._xids.close()
             self._open = False
             disconnect()
 
@@ -107,15 +131,17 @@ class Nvml:
         )
 
     def _read(self, index: int) -> Reading:
-        """One GPU; a GPU that fails keeps its last values, with the trouble said."""
+        """One GPU; a GPU that fails keeps its last values, with the trouble said. One that has never answered is there
+        by its index alone."""
         try:
             reading = _read(pynvml.nvmlDeviceGetHandleByIndex(index), index)
             reading = dataclasses.replace(reading, mig=self._read_mig(reading.uuid))
         except pynvml.NVMLError as problem:
-            known = self._last.get(index)
-            if known is None or problem.value == pynvml.NVML_ERROR_UNINITIALIZED:
+            if problem.value in NO_SESSION:
                 raise
-            return dataclasses.replace(known, processes={}, trouble=sentence(problem))
+            unknown = Reading(index, f"unknown-{index}", "unknown", index, total=0)
+            known = next((one for one in self._last if one.index == index), unknown)
+            return dataclasses.replace(known, processes={}, trouble=sentence(problem), answers=False)
         if int(self._driver.split(".")[0]) < OLDEST_DRIVER:
             why = f"the driver {self._driver} is older than {OLDEST_DRIVER}, the oldest that is supported"
             return dataclasses.replace(reading, trouble=why)
@@ -135,7 +161,16 @@ def _read(device: Any, index: int) -> Reading:
         reserved=reserved,
         used=min(before[2], used),
         processes=processes,
+        action=_action(device),
     )
+
+
+def _action(device: Any) -> int | None:
+    """What the driver says must be done about a GPU; None: it has no words for that (before 565)."""
+    found = tried(pynvml.nvmlDeviceGetFieldValues, device, [pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
+    if not found or found[0].nvmlReturn != pynvml.NVML_SUCCESS:
+        return None
+    return int(found[0].value.uiVal)
 
 
 def _memory(device: Any) -> tuple[int, int, int]:
