@@ -131,6 +131,11 @@ typedef struct {
     unsigned channels, flags;
 } CUDA_ARRAY3D_DESCRIPTOR;
 
+typedef struct {
+    size_t bytes, alignment;
+    unsigned reserved[4];
+} CUDA_ARRAY_MEMORY_REQUIREMENTS;
+
 _Static_assert(sizeof(CUmemAllocationProp) == 32, "ABI");
 _Static_assert(sizeof(CUmemPoolProps) == 88, "ABI");
 _Static_assert(sizeof(CUarrayMapInfo) == 96, "ABI");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* CUDA arrays and mipmapped arrays. An array has no address, so small ones are not told apart by slab: their
- * sizes are added up, and the sum is charged in whole pages. What an array takes is bounded from above
- * (sizes.c). */
+ * sizes are added up, and the sum is charged in whole pages. What an array takes the driver says of a twin
+ * without memory; one that doesn't is taken to pad as any that we know (sizes.c). */
 #include "arrays.h"
 
 #include "admit.h"
@@ -76,12 +76,45 @@ struct hold {
     uint64_t bytes;
 };
 
+/* Bytes that an array takes, by a twin whose memory is to be given to it later. 0: the driver doesn't say. */
+static uint64_t told_of_array(CUDA_ARRAY3D_DESCRIPTOR twin, CUdevice device) {
+    CUDA_ARRAY_MEMORY_REQUIREMENTS needs = {0};
+    CUarray array;
+    twin.flags |= CUDA_ARRAY3D_DEFERRED_MAPPING;
+    if (real_cuArray3DCreate_v2(&array, &twin))
+        return 0;
+    CUresult rc = real_cuArrayGetMemoryRequirements(&needs, array, device);
+    real_cuArrayDestroy(array);
+    return rc ? 0 : needs.bytes;
+}
+
+static uint64_t told_of_mipmap(CUDA_ARRAY3D_DESCRIPTOR twin, unsigned levels, CUdevice device) {
+    CUDA_ARRAY_MEMORY_REQUIREMENTS needs = {0};
+    CUmipmappedArray array;
+    twin.flags |= CUDA_ARRAY3D_DEFERRED_MAPPING;
+    if (real_cuMipmappedArrayCreate(&array, &twin, levels))
+        return 0;
+    CUresult rc = real_cuMipmappedArrayGetMemoryRequirements(&needs, array, device);
+    real_cuMipmappedArrayDestroy(array);
+    return rc ? 0 : needs.bytes;
+}
+
+/* 0 for one that takes none now (sparse, deferred). `levels`: 0 for a plain array. */
+static uint64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR *desc, unsigned levels, int gpu) {
+    uint64_t bound = gp_array_bytes(desc, levels ? levels : 1);
+    if (!bound || bound >= GP_ENDLESS || gpu < 0)
+        return bound;
+    uint64_t told =
+        levels ? told_of_mipmap(*desc, levels, gp_device_of(gpu)) : told_of_array(*desc, gp_device_of(gpu));
+    return told && told < GP_ENDLESS ? told : bound;
+}
+
 static CUresult hold(struct hold *held, const CUDA_ARRAY3D_DESCRIPTOR *desc, unsigned levels,
                      const char *api) {
     CUresult rc = gp_here(&held->at);
     if (rc)
         return rc;
-    uint64_t bytes = desc ? gp_array_bytes(desc, levels) : 0;
+    uint64_t bytes = desc ? array_bytes(desc, levels, held->at.gpu) : 0;
     held->bytes = is_small(bytes) ? bytes : gp_round_up(bytes, gp_page(held->at.gpu));
     return held->bytes ? take(held->at.gpu, held->bytes, api) : CUDA_SUCCESS;
 }
@@ -101,7 +134,7 @@ static int settle(CUresult rc, const struct hold *held, const void *array) {
 static CUresult create(CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR *desc,
                        CUresult (*driver)(CUarray *, const void *), const void *original) {
     struct hold held;
-    CUresult rc = hold(&held, desc, 1, "cuArrayCreate");
+    CUresult rc = hold(&held, desc, 0, "cuArrayCreate");
     if (rc)
         return rc;
     rc = driver(array, original);

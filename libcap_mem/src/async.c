@@ -34,10 +34,19 @@ static void synchronize(const struct request *ask) {
     (ask->per_thread ? real_cuStreamSynchronize_ptsz : real_cuStreamSynchronize)(ask->stream);
 }
 
+/* What a request may make a pool grow by: whole chunks, and not beyond its own bound. */
+static uint64_t growth(const struct gp_pool *pool, uint64_t bytes) {
+    uint64_t chunks = gp_round_up(bytes, pool->chunk), most = gp_round_up(pool->largest, pool->chunk);
+    if (!pool->largest || chunks >= GP_ENDLESS)
+        return chunks;
+    uint64_t left = most > pool->charged ? most - pool->charged : 0;
+    return chunks < left ? chunks : left;
+}
+
 /* Room for the growth that a request may cause, in *hold. The pool is locked, and again when this returns. */
 static int make_room(struct gp_pool *pool, const struct request *ask, uint64_t *hold) {
     uint64_t used = 0;
-    *hold = gp_round_up(ask->bytes, pool->chunk);
+    *hold = growth(pool, ask->bytes);
     if (gp_try(pool->gpu, *hold))
         return 1;
     gp_unlock(&pool->lock);
@@ -100,11 +109,17 @@ static CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, i
     return gp_refuse(pool->gpu, ask->bytes, "cuMemAllocAsync");
 }
 
+/* Nothing is trimmed or waited for in the middle of a capture: what has no room now is refused. The node's
+ * memory is of the pool's GPU. */
 static CUresult capture(const struct request *ask, int from_pool, int gpu) {
-    CUresult rc = gp_graph_admit(gpu, ask->bytes, "cuMemAllocAsync");
-    if (rc)
-        return rc;
-    rc = ask_driver(ask, from_pool);
+    const struct gp_pool *pool = from_pool ? gp_pool_of(ask->pool, gpu) : NULL;
+    if (pool && pool->standing == FOREIGN)
+        return ask_driver(ask, from_pool);
+    if (pool)
+        gpu = pool->gpu;
+    if (!gp_try(gpu, gp_graph_charge(gpu, ask->bytes)))
+        return gp_refuse(gpu, ask->bytes, "cuMemAllocAsync");
+    CUresult rc = ask_driver(ask, from_pool);
     gp_graph_captured(rc, gpu, ask->bytes, ask->stream, ask->per_thread);
     return rc;
 }
@@ -116,8 +131,11 @@ static CUresult alloc(struct request *ask) {
     CUresult rc = gp_here(&at);
     if (rc)
         return rc;
-    (ask->per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask->stream, &capturing);
-    if (capturing)
+    rc =
+        (ask->per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask->stream, &capturing);
+    if (rc && rc != CUDA_ERROR_NOT_SUPPORTED)
+        return rc; /* no stream, or one that waits for another's capture */
+    if (!rc && capturing)
         return capture(ask, from_pool, at.gpu);
     if (!from_pool &&
         ((rc = real_cuCtxGetDevice(&device)) || (rc = real_cuDeviceGetMemPool(&ask->pool, device))))

@@ -25,12 +25,12 @@ static struct own *own(void) {
     return gp_own_memory(&memory, sizeof(struct own));
 }
 
-static uint64_t charge_of(int gpu, uint64_t bytes) {
+uint64_t gp_graph_charge(int gpu, uint64_t bytes) {
     return gp_round_up(bytes, gp_page(gpu));
 }
 
-CUresult gp_graph_admit(int gpu, uint64_t bytes, const char *api) {
-    return gp_admit(gpu, charge_of(gpu, bytes), api);
+static CUresult admit(int gpu, uint64_t bytes, const char *api) {
+    return gp_admit(gpu, gp_graph_charge(gpu, bytes), api);
 }
 
 /* What a graph, or an instance of one, allocates on one GPU. */
@@ -50,9 +50,9 @@ static void add(CUgraph graph, int gpu, uint64_t bytes, uint64_t charged) {
 
 static CUresult settle(CUresult rc, CUgraph graph, int gpu, uint64_t bytes) {
     if (rc)
-        gp_give_back(gpu, charge_of(gpu, bytes));
+        gp_give_back(gpu, gp_graph_charge(gpu, bytes));
     else
-        add(graph, gpu, charge_of(gpu, bytes), charge_of(gpu, bytes));
+        add(graph, gpu, gp_graph_charge(gpu, bytes), gp_graph_charge(gpu, bytes));
     return rc;
 }
 
@@ -84,7 +84,11 @@ void gp_graphs_trim(int gpu) {
     struct own *mine = own();
     if (!mine || gpu < 0 || !__atomic_load_n(&mine->kept[gpu], __ATOMIC_RELAXED))
         return;
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED; /* as for pools */
+    int relaxed = real_cuThreadExchangeStreamCaptureMode(&mode) == CUDA_SUCCESS;
     real_cuDeviceGraphMemTrim(gp_device_of(gpu));
+    if (relaxed)
+        real_cuThreadExchangeStreamCaptureMode(&mode);
     settle_kept(gpu);
 }
 
@@ -194,7 +198,7 @@ GP_EXPORT CUresult cuGraphAddMemAllocNode(CUgraphNode *node, CUgraph graph, cons
     if (!params || params->pool.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
         return real_cuGraphAddMemAllocNode(node, graph, after, count, params);
     int gpu = gpu_of(params);
-    CUresult rc = gp_graph_admit(gpu, params->bytes, "cuGraphAddMemAllocNode");
+    CUresult rc = admit(gpu, params->bytes, "cuGraphAddMemAllocNode");
     if (rc)
         return rc;
     rc = real_cuGraphAddMemAllocNode(node, graph, after, count, params);
@@ -223,7 +227,7 @@ GP_EXPORT CUresult cuGraphAddNode(CUgraphNode *node, CUgraph graph, const CUgrap
     if (!allocates(params))
         return moved(real_cuGraphAddNode(node, graph, after, count, params), graph, params);
     int gpu = gpu_of(&params->alloc);
-    CUresult rc = gp_graph_admit(gpu, params->alloc.bytes, "cuGraphAddNode");
+    CUresult rc = admit(gpu, params->alloc.bytes, "cuGraphAddNode");
     if (rc)
         return rc;
     rc = real_cuGraphAddNode(node, graph, after, count, params);
@@ -237,7 +241,7 @@ static CUresult add_node(CUresult (*driver)(CUgraphNode *, CUgraph, const CUgrap
     if (!allocates(params))
         return moved(driver(node, graph, after, edges, count, params), graph, params);
     int gpu = gpu_of(&params->alloc);
-    CUresult rc = gp_graph_admit(gpu, params->alloc.bytes, "cuGraphAddNode");
+    CUresult rc = admit(gpu, params->alloc.bytes, "cuGraphAddNode");
     if (rc)
         return rc;
     rc = driver(node, graph, after, edges, count, params);

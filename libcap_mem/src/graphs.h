@@ -3,10 +3,10 @@
 #define GP_GRAPHS_H
 #include "abi.h"
 
-/* Room for an allocation that a graph will make; CUDA_SUCCESS, or the refusal. */
-CUresult gp_graph_admit(int gpu, uint64_t bytes, const char *api);
+/* What is charged for an allocation that a graph will make. */
+uint64_t gp_graph_charge(int gpu, uint64_t bytes);
 
-/* The driver has (rc) captured an allocation that gp_graph_admit let in. */
+/* The driver has (rc) captured an allocation that is charged. */
 void gp_graph_captured(CUresult rc, int gpu, uint64_t bytes, CUstream stream, int per_thread);
 
 /* Has a GPU return what graphs that are gone have left there. */

@@ -55,6 +55,7 @@ static struct gp_pool *register_pool(CUmemoryPool handle, int gpu, enum standing
         pool->gpu = (int8_t)gpu;
         pool->standing = standing;
         pool->chunk = GP_POOL_CHUNK;
+        pool->largest = 0;
         __atomic_store_n(&pool->handle, (uint64_t)handle, __ATOMIC_RELEASE);
         if (pool == &mine->pool[mine->count])
             __atomic_store_n(&mine->count, mine->count + 1, __ATOMIC_RELEASE);
@@ -181,8 +182,12 @@ GP_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *pro
     if (rc)
         return rc;
     int foreign = is_host_memory(props->location.type, props->type);
-    if (register_pool(*pool, foreign ? GP_NO_GPU : gpu_of(&props->location), foreign ? FOREIGN : CHARGED))
+    struct gp_pool *made =
+        register_pool(*pool, foreign ? GP_NO_GPU : gpu_of(&props->location), foreign ? FOREIGN : CHARGED);
+    if (made) {
+        made->largest = props->max_bytes;
         return rc;
+    }
     real_cuMemPoolDestroy(*pool);
     return gp_refuse(GP_NO_GPU, 0, "cuMemPoolCreate");
 }

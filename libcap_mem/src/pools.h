@@ -13,7 +13,8 @@ enum standing {
 struct gp_pool {
     uint64_t handle; /* 0: the record is free */
     uint64_t charged;
-    uint64_t chunk; /* what it seems to grow by */
+    uint64_t chunk;   /* what it seems to grow by */
+    uint64_t largest; /* beyond which it does not; 0: no such bound */
     uint32_t lock;
     uint32_t live; /* blocks */
     int8_t gpu;

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tests.simgpu.driver import MIB, OUT, SUCCESS, Driver, pool_properties, properties
 
 LARGE: Final = MIB
-ROW, ROWS, UNIT = 512, 16, 64 * 1024
+PITCH: Final = 512
 IMAGE: Final = ".version 8.0\n.visible .entry add()"
 RGBA32F: Final = (0x20, 4)
 
@@ -39,13 +39,14 @@ def up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def array_most(width: int, height: int, levels: int = 1) -> int:
-    """Of an array of four floats."""
+def array_most(width: int, height: int, levels: int, costs: Mapping[str, int]) -> int:
+    """Of an array of four floats, as the driver pads it."""
     planes = (
-        up(max(width >> level, 1) * 16, ROW) * (up(height >> level, ROWS) if height >> level > 1 else 1)
+        up(max(width >> level, 1) * 16, costs["array_row"])
+        * (up(height >> level, costs["array_rows"]) if height >> level > 1 else 1)
         for level in range(levels)
     )
-    return up(sum(planes), UNIT)
+    return up(sum(planes), costs["array"])
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Process:
         self.pid = self.cuda.process.pid
         self.page = max(2 * MIB, costs["granularity"])
         self.slab = max(self.page, costs["slab"])
-        self.context = costs["context"]
+        self.costs, self.context = costs, costs["context"]
         self.things: list[Thing] = []
         self.modules = dict.fromkeys(range(gpus), 0)
         self.kept = dict.fromkeys(range(gpus), 0)
@@ -115,7 +116,7 @@ class Process:
         self.keep("memory", self.call("cuMemAlloc_v2", OUT, size), gpu, most={gpu: most}, context=context)
 
     def pitched(self, gpu: int, context: int, width: int, height: int) -> None:
-        bytes_ = up(width, ROW) * height
+        bytes_ = up(width, PITCH) * height
         most = max(up(bytes_, self.page), 2 * self.slab)
         answer = self.call("cuMemAllocPitch_v2", OUT, OUT, width, height, 4)
         self.keep("memory", answer, gpu, most={gpu: most}, context=context)
@@ -128,7 +129,7 @@ class Process:
             self.call("cuMemsetD8_v2", thing.handle, 0, size)  # so that it lives on the GPU
 
     def array(self, gpu: int, context: int, width: int, height: int, levels: int) -> None:
-        bytes_ = array_most(width, height, levels)
+        bytes_ = array_most(width, height, levels, self.costs)
         descriptor = {"hex": struct.pack("<QQQiII4x", width, height, 0, *RGBA32F, 0).hex()}
         if levels > 1:
             answer = self.call("cuMipmappedArrayCreate", OUT, descriptor, levels)
