@@ -29,6 +29,7 @@ from gpuportion.allocator import (
     processes,
     rows,
     updates,
+    visibility,
 )
 from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.cdi_files import CdiFiles
@@ -296,7 +297,8 @@ class Operations:
         gpus, rules = self._view.need_gpus(), self._rules.policy
 
         def by_fraction(some: Sequence[Gpu]) -> Placement | Refusal:
-            return placement.plan(some, self._grants.holdings(), request, rules.rules)
+            held = visibility.holdings(self._grants.live(), rules, user)
+            return placement.plan(some, held, request, rules.rules)
 
         found = self._mig.choose(request, subject, gpus, by_fraction)
         self._check_shares(self._mig.shares(found), user, subject)
@@ -343,16 +345,20 @@ class Operations:
     # Questions
 
     def why(self, peer: Peer, message: wire.Message) -> wire.Message:
-        grant = lookup.find(self._grants.live(), fields.text(message, "container"))
+        grant = lookup.find(self._seen(peer), fields.text(message, "container"))
         view = self._use(grant)
         return wire.Message(rows.of_refusals(grant, view, time.time()))
 
     def ps(self, peer: Peer, message: wire.Message) -> wire.Message:
         found = []
-        for grant in self._grants.live():
+        for grant in self._seen(peer):
             view = self._use(grant)
             found.append(rows.of_grant(grant, view, now(), with_token=peer.uid == 0))
-        return wire.Message({"grants": found, "findings": self._auditor.rows(now())})
+        findings = self._auditor.rows(now()) if visibility.sees_all(self._rules.policy, str(peer.uid)) else []
+        return wire.Message({"grants": found, "findings": findings})
+
+    def _seen(self, peer: Peer) -> list[Grant]:
+        return visibility.of(self._grants.live(), self._rules.policy, str(peer.uid))
 
     def node(self, peer: Peer, message: wire.Message) -> wire.Message:
         holdings = self._grants.holdings()
@@ -370,7 +376,7 @@ class Operations:
         return wire.Message({"gpus": self._mig.profiles()})
 
     def mig_list(self, peer: Peer, message: wire.Message) -> wire.Message:
-        known = {grant.token: (grant.id, grant.name) for grant in self._grants.live()}
+        known = {grant.token: (grant.id, grant.name) for grant in self._seen(peer)}
         return wire.Message({"instances": self._mig.instances(known)})
 
     def mig_gc(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:

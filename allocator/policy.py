@@ -23,6 +23,7 @@ UNLIMITED: Final = 1 << 62
 ENV, ANNOTATIONS, BOTH = "env", "annotations", "both"
 REPORT, STOP = "report", "stop"
 IGNORE, TRUST = "ignore", "trust"
+ALL, OWN = "all", "own"
 
 ROOT: Final = "0"
 """The user of a container that names none: who asks for containers is always root."""
@@ -67,6 +68,7 @@ class Policy:
     placement: str = BINPACK
     runtimes: tuple[str, ...] = ()
     audit: str = REPORT
+    visible: str = ALL
     mig_max_idle: float | None = None
     """Seconds after which an idle MIG instance is removed; None: only when its room is needed."""
 

@@ -236,6 +236,8 @@ KEYS: Final = (
         "the low-level runtimes that a container with a portion may be started by, by name or path"),
     Key("audit", "audit", _one_of(values.REPORT, values.STOP), str, values.STOP,
         "what becomes of a container's process that has GPU memory without a grant or beyond it"),
+    Key("visible", "visible", _one_of(values.ALL, values.OWN), str, values.OWN,
+        "which grants users other than root are told of: all, or their own"),
     Key("mig.max-idle", "mig_max_idle", _duration, _seconds, "30m",
         "how long an idle MIG instance is kept; without it, until its room is needed"),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A wall clock that a test can set, for one process: preloaded, it adds the seconds in the file WALL_CLOCK to what
- * every function of libc tells of CLOCK_REALTIME. Other clocks are as they are. */
+/* A wall clock that a test can set, for one process: preloaded, it adds the seconds in the file WALL_CLOCK to
+ * what every function of libc tells of CLOCK_REALTIME. Other clocks are as they are. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>

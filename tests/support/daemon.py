@@ -69,11 +69,19 @@ class Daemon:
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start it without waiting."""
+        return self._spawn()
+
+    def _spawn(self, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "gpuportion", "daemon", "--sim", self.sim]
         places = ["--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir)]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*self.wrapper, *command, *places, *self.options], env=self.env, stdout=log, stderr=log, cwd="/"
+                [*self.wrapper, *command, *places, *self.options],
+                env=self.env,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                pass_fds=pass_fds,
             )
 
     def stop(self) -> int:

@@ -69,6 +69,7 @@ UNDERSTOOD: list[tuple[str, Policy]] = [
     ("placement: exclusive", Policy(placement="exclusive")),
     ("runtimes: [runc, /opt/bin/crun]", Policy(runtimes=("runc", "/opt/bin/crun"))),
     ("audit: stop", Policy(audit="stop")),
+    ("visible: own", Policy(visible="own")),
 ]
 
 REFUSED: list[tuple[str, str]] = [
@@ -171,6 +172,7 @@ POLICIES = st.builds(
     placement=st.sampled_from(STRATEGIES),
     runtimes=st.lists(st.sampled_from(("runc", "/opt/my runtimes/crun", "null")), max_size=2).map(tuple),
     audit=st.sampled_from((values.REPORT, values.STOP)),
+    visible=st.sampled_from((values.ALL, values.OWN)),
 )
 
 
