@@ -269,7 +269,8 @@ def _defining(specs: Sequence[Spec], kind: str, name: str) -> Spec:
     found = [spec for spec in specs if name in spec.devices]
     if not found:
         known = " ".join(sorted({each for spec in specs for each in spec.devices})) or "none"
-        raise GpuportionError("GP302", why=f"no CDI spec has the device {kind}={name} (known: {known[:400]})")
+        why = f"no CDI spec has the device {kind}={name} (known: {known[:400]}). {ANEW}"
+        raise GpuportionError("GP302", why=why)
     best = max(spec.priority for spec in found)
     winners = [spec for spec in found if spec.priority == best]
     if len(winners) > 1:

@@ -58,7 +58,7 @@ def seen_of_mig() -> dict[str, Any]:
         _told(lambda board=board: pynvml.nvmlDeviceGetComputeRunningProcesses(board)) for board in boards
     ]
     parts = {pynvml.nvmlDeviceGetUUID(part): part for board in boards for part in _parts(board)}
-    names = [cu.cuDeviceGetName(96, i)[1].rstrip(b"\0").decode() for i in range(cu.cuDeviceGetCount()[1])]
+    names = [cu.cuDeviceGetName(96, i)[1].split(b"\0")[0].decode() for i in range(cu.cuDeviceGetCount()[1])]
     shown = {uuid: _part(part) for uuid, part in parts.items()}
     return {"boards": len(boards), "aggregate": any(told), "parts": shown, "cuda": names}
 
