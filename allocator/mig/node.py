@@ -124,8 +124,8 @@ class MigNode:
         return found.only if found else None
 
     def users(self, record: Record) -> tuple[int, ...]:
-        """Pids on an instance that were there at the last look and live. Who has ended since is in nobody's way: whether
-        the instance is really free, is looked at again before it is touched."""
+        """Pids on an instance that were there at the last look and live. Who has ended since is in nobody's way:
+        whether the instance is really free, is looked at again before it is touched."""
         compute = self.compute(record)
         return tuple(pid for pid in compute.pids if start_of(pid) is not None) if compute else ()
 
