@@ -5,6 +5,7 @@
 
 #include "devices.h"
 #include "graphs.h"
+#include "linear.h"
 #include "pools.h"
 #include "say.h"
 #include "session.h"
@@ -34,6 +35,7 @@ static __attribute__((noinline)) CUresult last_attempt(int gpu, uint64_t bytes, 
         return gp_refuse(gpu, bytes, api);
     gp_pools_trim(gpu);
     gp_graphs_trim(gpu);
+    gp_linear_trim(gpu);
     enum gp_verdict verdict = gp_reserve(ledger, (unsigned)gpu, bytes);
     if (verdict == GP_FAILED)
         gp_say_unusable(bytes, gp_ledger_problem(ledger));

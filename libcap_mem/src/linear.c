@@ -58,6 +58,12 @@ static void return_slab(int gpu, uint64_t bytes) {
     gp_give_back(gpu, bytes);
 }
 
+void gp_linear_trim(int gpu) {
+    struct own *mine = own();
+    if (mine && gpu >= 0)
+        gp_give_back(gpu, __atomic_exchange_n(&mine->spare[gpu], 0, __ATOMIC_ACQUIRE));
+}
+
 /* A slab is known by the aligned piece of the address space that it lies in, of the smallest size there is:
  * what is charged for a piece is never less than what lies in it. A larger slab is charged for each such
  * piece of it that blocks lie in. */

@@ -20,4 +20,7 @@ void gp_free_ends(const struct gp_freed *freed, CUresult rc);
 /* Whether it is cuMemAlloc's, not a pool's. */
 int gp_free_is_plain(const struct gp_freed *freed);
 
+/* Gives back what is charged for small blocks in advance. */
+void gp_linear_trim(int gpu);
+
 #endif
