@@ -7,7 +7,7 @@ PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench tools
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
 BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
-.PHONY: build demo test test-long test-engines torch-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig bench-placement wheel clean
+.PHONY: build demo test test-long test-engines torch-check gpu-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig bench-placement wheel clean
 .DELETE_ON_ERROR:
 
 build: build/.installed
@@ -62,6 +62,12 @@ test-engines: build $(VENV)/.clients $(VENV)/.dev
 # PyTorch's three allocators on the simulated driver, under a grant: on demand, for it downloads 2.2 GB the first time.
 torch-check: build
 	@$(PY) -m tests.torch.check
+
+# What is carried to a machine with a GPU, in build/gpu; there, build/gpu/run proves or disproves (docs/gpu-results.md).
+# Where this machine has an NVIDIA driver, it is run here, at once; elsewhere on a simulated GPU, as a test of the suite.
+gpu-check: build $(VENV)/.dev
+	$(PY) tests/gpu/pack
+	@if [ -e /dev/nvidiactl ]; then build/gpu/run $(GPU_CHECK); else $(PY) build/gpu/run --sim h100-80gb --brief $(GPU_CHECK); fi
 
 # Breaks copies of the project on purpose, and wants to see tests fail (CONTRIBUTING.md).
 mutants: build $(VENV)/.dev $(VENV)/.mutants

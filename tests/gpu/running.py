@@ -1,6 +1,6 @@
 """Runs the parts of the suite, each in a process of its own and within its time, prints a table and writes JSON.
 
-    run [--only PART ...] [--python PYTHON] [--out FOLDER] [--sim BOARD]
+    run [--only PART ...] [--python PYTHON] [--out FOLDER] [--sim BOARD] [--brief]
 
 The exit status: 0, every claim that was made holds; 1, one is false, or a part did not end in its time; 2, wrong usage;
 3, there is no GPU to run on. What could not be run is said and counted, and never counts as held. Nothing is changed
@@ -40,6 +40,7 @@ class Part:
 
 PARTS: Final = (
     Part("first", "the library is accepted: preloaded and mounted, by C, PyTorch, nvidia-smi", 75),
+    Part("resolution", "every way to the driver leads through the library", 100),
     Part("assumptions", "the driver takes memory as the library and simgpu assume", 60),
     Part("traces", "what allocates comes to functions that are hooked", 60),
     Part("containment", "no path gets beyond the grant, and nearly all of it can be had", 120),
@@ -77,6 +78,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="a folder for results.json, and what parts keep beside it")
     parser.add_argument("--sim", metavar="BOARD", help="run on a simulated GPU: a test of the suite itself")
+    parser.add_argument("--brief", action="store_true", help="the smallest grant alone, and few repetitions")
     parser.add_argument(
         "--break",
         dest="broken",
@@ -106,11 +108,23 @@ def _find(pack: str, scratch: str, options: argparse.Namespace) -> Setting:
     device = _device()
     python = setting.python_with_torch(options.python, os.environ)
     env = {**env, **more, "CUDA_VISIBLE_DEVICES": device["uuid"]}
-    simulated, broken = bool(options.sim), options.broken or ""
     out = str(options.out.resolve()) if options.out else ""
     if out:
         os.makedirs(out, exist_ok=True)
-    return Setting(pack, scratch, cuda, nvml, device["uuid"], python, simulated, env, device, broken, out)
+    return Setting(
+        pack=pack,
+        scratch=scratch,
+        cuda=cuda,
+        nvml=nvml,
+        uuid=device["uuid"],
+        python=python,
+        simulated=bool(options.sim),
+        env=env,
+        device=device,
+        broken=options.broken or "",
+        out=out,
+        brief=options.brief,
+    )
 
 
 def _device() -> dict[str, Any]:

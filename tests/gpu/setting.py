@@ -38,7 +38,7 @@ class NoGpuError(Exception):
 class Setting:
     """`env`: what a client needs besides the process's own environment. `scratch` is removed at the end.
     `broken`: what the suite leaves out on purpose, to be seen failing. `out`: a folder for results,
-    or ""."""
+    or "". `brief`: the smallest grant alone, and few repetitions."""
 
     pack: str
     scratch: str
@@ -51,6 +51,7 @@ class Setting:
     device: dict[str, Any]
     broken: str = ""
     out: str = ""
+    brief: bool = False
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Of a client without our library."""

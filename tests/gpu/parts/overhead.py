@@ -47,7 +47,12 @@ def run(where: Setting, report: Report) -> None:
 
 def calls(grant: Grant, report: Report) -> None:
     where = grant.setting
-    program = [where.program("gpu_bench"), where.cuda, str(grant.folder / "libcuda.so.1"), BATCHES]
+    program = [
+        where.program("gpu_bench"),
+        where.cuda,
+        str(grant.folder / "libcuda.so.1"),
+        "4" if where.brief else BATCHES,
+    ]
     done = grants.run(program, where.environment(), 60)
     if done.returncode:
         if "GLIBC_" in done.stderr:

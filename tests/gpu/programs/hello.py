@@ -3,7 +3,7 @@ JSON; a failure is told with the step at which it came.
 
     hello.py            the driver API
     hello.py torch      PyTorch
-    hello.py torch simulated    ... without cuBLAS, which has NVIDIA's runtime within it: no simulated driver runs that
+    hello.py torch simulated    ... without cuBLAS: NVIDIA's runtime is in it, and no simulated driver runs that
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from tests.gpu.programs.cuda import MIB, OUT_OF_MEMORY, Cuda
+from tests.gpu.programs.driver_api import MIB, OUT_OF_MEMORY, Cuda
 
 NAMES = ("libcuda", "libnvidia-ml", "libcudart", "libnvidia-ptxjitcompiler", "gpuportion")
 

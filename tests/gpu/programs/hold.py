@@ -12,10 +12,14 @@ import ctypes
 import json
 import sys
 from pathlib import Path
+from typing import Final
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from tests.gpu.programs.cuda import Cuda, CudaError
+from tests.gpu.programs.driver_api import Cuda, CudaError
+
+END: Final = 4096
+"""Bytes at each end of a block that are marked."""
 
 
 class Tenant:
@@ -29,18 +33,19 @@ class Tenant:
         try:
             while (len(self.held) + 1) * self.piece <= most:
                 self.held.append(self.cuda.get("cuMemAlloc_v2", self.piece))
-                self.cuda.do("cuMemsetD8_v2", self.held[-1], self.mark, self.piece)
+                for offset in (0, self.piece - END):
+                    self.cuda.do("cuMemsetD8_v2", self.held[-1] + offset, self.mark, END)
         except CudaError as refusal:
             return refusal.result
         return 0
 
     def check(self) -> bool:
         """The ends of every block."""
-        back = ctypes.create_string_buffer(8)
+        back = ctypes.create_string_buffer(END)
         for at in self.held:
-            for offset in (0, self.piece - 8):
-                self.cuda.do("cuMemcpyDtoH_v2", back, at + offset, 8)
-                if back.raw != bytes([self.mark]) * 8:
+            for offset in (0, self.piece - END):
+                self.cuda.do("cuMemcpyDtoH_v2", back, at + offset, END)
+                if back.raw != bytes([self.mark]) * END:
                     return False
         return True
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from tests.gpu.programs.cuda import (
+from tests.gpu.programs.driver_api import (
     MIB,
     Cuda,
     CudaError,

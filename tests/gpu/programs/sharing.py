@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from tests.gpu.programs.cuda import MIB, Cuda, CudaError, buffer, pool_properties, vmm_properties
+from tests.gpu.programs.driver_api import MIB, Cuda, CudaError, buffer, pool_properties, vmm_properties
 
 SIZE = 256 * MIB
 PIDFD_GETFD = 438

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from tests.gpu.programs.cuda import MIB, Cuda
+from tests.gpu.programs.driver_api import MIB, Cuda
 
 HELD: Final = 1024 * MIB
 SMI_FOLDERS: Final = "/usr/bin:/usr/local/bin:/usr/local/nvidia/bin"

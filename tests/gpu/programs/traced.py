@@ -14,7 +14,7 @@ from typing import Any, Final
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from tests.gpu.programs.cuda import MIB, Cuda
+from tests.gpu.programs.driver_api import MIB, Cuda
 
 MOST: Final = 400
 """Calls of a step that are told; the others are counted."""
