@@ -60,7 +60,7 @@ class Refusal:
         parts = [f"Granted now on {where}: {listed}" if names else f"Nothing is granted on {where} now"]
         parts.append(f"{gb(self.best.reserved)} is reserved by the driver")
         if self.best.unmanaged:
-            parts.append(f"{gb(self.best.unmanaged)} is held by processes without a grant")
+            parts.append(f"{gb(self.best.unmanaged)} is held without a grant or beyond one")
         return "; ".join(parts) + "."
 
 

@@ -51,11 +51,13 @@ class NodeView:
         self._unseen = Unseen()
         self._health = Health()
         self._said: dict[str, str] = {}
+        self._silence = ""
         self.followers: list[Callable[[Sample], None]] = []
         """Who is told of each sample as well, once the GPUs are those of it."""
 
     def update(self, sample: Sample) -> None:
         """A new sample came."""
+        self._silence = ""
         if sample.trouble != self.trouble:
             log.info("GPUs: %s", sample.trouble or f"{len(sample.readings)}, driver {sample.driver}")
         self.trouble = sample.trouble
@@ -77,6 +79,7 @@ class NodeView:
         """NVML is silent since then (seconds of CLOCK_BOOTTIME): what was read before serves nobody any more."""
         clock = time.strftime("%H:%M:%S", time.localtime(time.time() - (now() - began)))
         why = f"NVML, the NVIDIA driver's library, has not answered since {clock}; the driver may hang (see dmesg)"
+        self._silence = why
         if not self.gpus and self.trouble != why:
             self.trouble = why
             log.warning("GPUs: %s", why)
@@ -112,9 +115,9 @@ class NodeView:
         self.gpus = tuple(dataclasses.replace(gpu, margin=margin, overcommit=overcommit) for gpu in self.gpus)
 
     def need_gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs. GpuportionError GP302 with the reason where there are none."""
-        if not self.gpus:
-            raise GpuportionError("GP302", why=self.trouble)
+        """The GPUs. GpuportionError GP302 with the reason where there are none, or nothing is known of them now."""
+        if self._silence or not self.gpus:
+            raise GpuportionError("GP302", why=self._silence or self.trouble)
         return self.gpus
 
     @property

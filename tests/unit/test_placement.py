@@ -231,7 +231,7 @@ def test_another_gpu_is_named_where_only_the_choice_stands_in_the_way() -> None:
     """And memory of processes without a grant is told apart."""
     gpus = [gpu(0, unmanaged=80 * GB), gpu(1)]
     text = refusal_of(gpus, [], Request(memory=(40 * GB,), select=("0",)))
-    assert "80.00 GB is held by processes without a grant" in text
+    assert "80.00 GB is held without a grant or beyond one" in text
     assert "Try GPU_MEMORY_LIMIT=5G, another GPU, or `gpuportion ps`." in text
 
 
