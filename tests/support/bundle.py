@@ -22,8 +22,15 @@ KERNEL_MOUNTS: Final = (
 
 
 HYBRID: Final = Path("/sys/fs/cgroup/unified")
-WITHOUT_HYBRID: Final = ("unshare", "--mount", "sh", "-c", f'umount {HYBRID} && exec "$0" "$@"')
-"""crun refuses hosts with cgroup v1 that have controllers in v2 as well; without sight of these it works."""
+WITHOUT_HYBRID: Final = (
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    f'umount {HYBRID} && mount -t tmpfs none {HYBRID} && exec "$0" "$@"',
+)
+"""crun refuses hosts with cgroup v1 that have controllers in v2 as well; without sight of these it works. It then makes
+plain folders there, in a file system that goes with the call: left in the host's, they use up its inodes."""
 
 
 def hides_hybrid(runtime: str) -> tuple[str, ...]:
