@@ -29,7 +29,9 @@ daemon = Daemon(Path(sys.argv[1]))
 os.setgroups([])
 os.setgid(grp.getgrnam("nogroup").gr_gid)
 os.setuid(int(sys.argv[3]))
-for op in ("ping", "ps", "node", "config", "why", "create", "confirm", "deleted", "update"):
+asking = ("ping", "ps", "node", "config", "mig-list", "mig-profiles", "why")
+changing = ("create", "confirm", "deleted", "update", "mig-gc", "set-role", "remove-role")
+for op in (*asking, *changing):
     try:
         head = daemon.ask(op, container="nobody").head
         print(op, "done", "token" in json.dumps(head))
@@ -66,11 +68,16 @@ def test_only_root_may_do_what_the_launcher_and_the_hook_do(open_daemon: Daemon)
         "ps done False",
         "node done False",
         "config done False",
+        "mig-list done False",
+        "mig-profiles done False",
         "why GP305",
         "create GP303",
         "confirm GP303",
         "deleted GP303",
         "update GP303",
+        "mig-gc GP303",
+        "set-role GP303",
+        "remove-role GP303",
     ]
 
 

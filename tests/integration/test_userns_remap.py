@@ -51,7 +51,7 @@ def remapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     with mounts_of_its_own():
         for name in ("subuid", "subgid"):
             subprocess.run(["mount", "--bind", str(folder / name), f"/etc/{name}"], check=True)
-        node = Node(folder / "node")
+        node = Node(folder / "node", sim="a100-80gb,h100-80gb")
         node.engine.settings["userns-remap"] = "nobody:nogroup"
         try:
             node.folder.mkdir()
@@ -63,9 +63,13 @@ def remapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
 
 
 def test_userns_remap(remapped: Node) -> None:
-    """The first process, and `docker exec`."""
+    """The first process, `docker exec`, and a MIG instance, whose nodes are made on the host and mounted."""
     with remapped.session("1G") as client:
         holds_to_1g(client)
     with remapped.container("1G") as name, remapped.exec_session(name) as client:
         holds_to_1g(client)
+    remapped.until(lambda: not remapped.ps())
+    remapped.gpuportion("node", "set-role", "--mig-enabled", "--gpu", "1")
+    with remapped.session(None, options=["-e", "GPU_MIG=1g.10gb"]) as client:
+        assert client.ask("mig")["cuda"] == ["NVIDIA H100 80GB HBM3 MIG 1g.10gb"]
     remapped.until(lambda: not remapped.ps())
