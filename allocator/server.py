@@ -190,6 +190,9 @@ class Server:
         if connection not in self._connections:
             return
         late = connection.is_waiting
+        if late:
+            connection.wanted = selectors.EVENT_READ
+            self._selector.register(connection.sock, connection.wanted, connection)
         try:
             connection.answer(answer, now())
             here("answered")
@@ -199,8 +202,6 @@ class Server:
             self._close(connection)
             return
         if late:
-            connection.wanted = selectors.EVENT_WRITE if connection.is_answering else selectors.EVENT_READ
-            self._selector.register(connection.sock, connection.wanted, connection)
             self._serve(connection, 0)
 
     def _end_slow(self) -> None:

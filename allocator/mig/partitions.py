@@ -229,8 +229,9 @@ class Partitions:
             if not outcome.trouble:
                 return
             self._free(record.key)
-            if outcome.made is None:
-                log.info("MIG: %s is not there any more", record.uuid)
+            if outcome.reading and not any(record.is_same(seen) for seen in outcome.reading.instances):
+                self._book.apply(record, Change.GONE)
+                log.info("MIG: %s at %d of %s is not there any more", record.name, record.start, record.gpu)
 
         return self._hand_over(
             record.gpu,

@@ -49,6 +49,7 @@ PHASES: Final = {
     (Phase.READY, Change.FREED): Phase.READY,
     (Phase.READY, Change.REMOVED): Phase.REMOVING,
     (Phase.READY, Change.GONE): None,
+    (Phase.REMOVING, Change.REMOVED): Phase.REMOVING,
     (Phase.REMOVING, Change.KEPT): Phase.READY,
     (Phase.REMOVING, Change.GONE): None,
 }
@@ -120,7 +121,7 @@ def verdict(
         return Verdict(record, _end(record))
     if seen is None:
         return _unseen(record, live)
-    taken = {other.gi for other in others if other.key != record.key and other.gi != UNMADE}
+    taken = {other.gi for other in others} if record.gi == UNMADE else set()
     found = next((one for one in seen if one.id not in taken and record.is_same(one)), None)
     if found is None:
         return Verdict(record, _end(record))

@@ -152,3 +152,31 @@ def test_a_look_that_fails_is_repeated_and_harms_no_other(loop: Loop) -> None:
         loop.hints.soon(token, 0.0)
     loop.rounds(6)
     assert loop.looked.count("bad") == 3 and loop.looked.count("good") == 1
+
+
+def test_a_late_answer_lets_others_be_served_first(loop: Loop) -> None:
+    """And a second question on the same connection is answered after the first."""
+    with loop.connect() as slow, loop.connect() as quick:
+        wire.send(slow, wire.Message({"op": "wait"}))
+        wire.send(slow, wire.Message({"op": "x"}))
+        loop.rounds()
+        wire.send(quick, wire.Message({"op": "x"}))
+        loop.rounds()
+        assert wire.receive(quick).status == wire.OK
+        loop.waits[0].end(wire.Message({"late": True}))
+        loop.rounds()
+        assert wire.receive(slow).head == {"late": True}
+        assert wire.receive(slow).head == {"looked": []}
+
+
+def test_a_late_answer_for_one_who_is_gone_harms_nobody(loop: Loop) -> None:
+    """Its connection is closed when the answer cannot be sent, and others are served."""
+    with loop.connect() as sock:
+        wire.send(sock, wire.Message({"op": "wait"}))
+        loop.rounds()
+    loop.waits[0].end(wire.Message({"late": True}))
+    loop.rounds()
+    with loop.connect() as sock:
+        wire.send(sock, wire.Message({"op": "x"}))
+        loop.rounds()
+        assert wire.receive(sock).status == wire.OK
