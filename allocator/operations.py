@@ -407,7 +407,7 @@ def _gpus_of_role(message: wire.Message) -> list[str]:
 
 def _sizes(grant: Grant) -> str:
     if grant.mig:
-        return f"{grant.mig.profile} with {grant.mig.memory >> 20} MiB of GPU {grant.mig.index}, {grant.mig.uuid}"
+        return f"{grant.mig.profile} with {grant.mig.memory >> 20} MiB of GPU {grant.mig.index}"
     return " + ".join(f"{share.limit >> 20} MiB of GPU {share.index}" for share in grant.shares)
 
 

@@ -17,7 +17,7 @@ from gpuportion import simgpu
 from gpuportion.allocator.fault_points import POINTS
 from gpuportion.simgpu import Behaviour, Sim
 from tests.simgpu.nvml import Nvml
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, unmount_below
 
 FAULTS: Final = "GPUPORTION_SIM_FAULTS"
 
@@ -54,8 +54,11 @@ class MigDaemon(Daemon):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Reservations that a test left are left: they have no pages, and their creator is the test itself."""
         try:
-            super().__exit__(kind, error, trace)
+            if self.process is not None and self.process.poll() is None:
+                self.stop()
+            unmount_below(self.run_dir)
         finally:
             self.nvml.__exit__()
 
