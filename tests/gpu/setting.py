@@ -38,7 +38,8 @@ class NoGpuError(Exception):
 class Setting:
     """`env`: what a client needs besides the process's own environment. `scratch` is removed at the end.
     `broken`: what the suite leaves out on purpose, to be seen failing. `out`: a folder for results,
-    or "". `brief`: the smallest grant alone, and few repetitions."""
+    or "". `brief`: the smallest grant alone, and few repetitions.
+    `prefixes`: folders that the clients' Python lives in."""
 
     pack: str
     scratch: str
@@ -52,6 +53,7 @@ class Setting:
     broken: str = ""
     out: str = ""
     brief: bool = False
+    prefixes: tuple[str, ...] = ()
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Of a client without our library."""
@@ -133,6 +135,7 @@ def first_device() -> dict[str, Any]:
         "total": memory.total,
         "used": memory.used,
         "mig": _mig_mode(handle),
+        "minor": pynvml.nvmlDeviceGetMinorNumber(handle),
         "gpus": pynvml.nvmlDeviceGetCount(),
         "kernel": os.uname().release,
         "machine": os.uname().machine,
@@ -164,6 +167,13 @@ def python_with_torch(given: str, env: Mapping[str, str]) -> str:
         if path and _has(path, "torch", env):
             return path
     return sys.executable
+
+
+def prefixes(python: str, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Folders that an interpreter needs."""
+    code = "import sys; print(sys.prefix); print(sys.base_prefix)"
+    done = subprocess.run([python, "-c", code], env=env, capture_output=True, text=True, check=False)
+    return tuple(dict.fromkeys([*done.stdout.split(), os.path.dirname(os.path.dirname(python))]))
 
 
 def _has(python: str, module: str, env: Mapping[str, str]) -> bool:

@@ -69,7 +69,7 @@ def every_path(where: Setting, report: Report, size: int, limit: int, cost: int)
     grant = grants.make(where, f"paths-{size}", limit, cost)
     piece = max(64 * MIB, 1 << (limit // 32).bit_length())
     names = ALL_PATHS if size <= 4 else MOST_PATHS
-    command = grant.python("paths", str(piece), *names)
+    command = grant.python("paths", str(limit), str(piece), *names)
     errors = f"{where.scratch}/paths-{size}.stderr"
     done = set()
     try:

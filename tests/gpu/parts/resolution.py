@@ -1,5 +1,5 @@
 """Every way to the driver leads through the library: this driver's symbols, its cuGetProcAddress row by row, what
-frameworks and nvcc's programs do in a grant. Tools of NVIDIA's are tools.py's.
+frameworks and nvcc's programs do in a grant.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, Final
 from tests.gpu import context, elf, grants, setting
 from tests.gpu.claims import Report
 from tests.gpu.grants import Grant
-from tests.gpu.parts import tools
 from tests.gpu.setting import Setting
 
 LIMIT: Final = grants.whole_mib(4 * 10**9)
@@ -38,7 +37,6 @@ def run(where: Setting, report: Report) -> None:
     for name, module in MODULES.items():
         framework(grant, report, name, module)
     nvcc(grant, report)
-    tools.run(grant, report)
 
 
 def symbols(where: Setting, report: Report) -> None:

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 from typing import Final
 
-from tests.gpu import grants, setting
+from tests.gpu import context, grants, setting
 from tests.gpu.claims import Report
-from tests.gpu.grants import Grant
+from tests.gpu.setting import Setting
 
 TOOLS: Final = {
     "nsys": ["profile", "--trace=cuda", "--force-overwrite=true", "--output={out}"],
@@ -23,10 +23,12 @@ PLACES: Final = (
     "/usr/local/cuda/bin:/opt/nvidia/nsight-compute:/opt/nvidia/nsight-systems/bin:/usr/local/bin:/usr/bin"
 )
 SECONDS: Final = 20.0
+LIMIT: Final = grants.whole_mib(4 * 10**9)
 
 
-def run(grant: Grant, report: Report) -> None:
+def run(where: Setting, report: Report) -> None:
     """Each tool that is here."""
+    grant = grants.make(where, "tools", LIMIT, context.cost(where))
     for name, words in TOOLS.items():
         what = f"{name} works on a client in a grant"
         program = shutil.which(name) or shutil.which(name, path=PLACES)

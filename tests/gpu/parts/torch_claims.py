@@ -6,69 +6,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from tests.gpu import setting
 from tests.gpu.claims import Report
 from tests.gpu.meter import Meter, mib, until
+from tests.gpu.own_daemon import Daemon
 from tests.gpu.session import EndedError, Session
 from tests.gpu.setting import Setting
 from tests.torch import check
 
 LEARNING: Final = 12.0
 """Seconds for the daemon to have learned what a context takes."""
-
-
-class Daemon:
-    """gpuportiond with folders of its own, on the machine's GPUs, for the length of a `with`."""
-
-    def __init__(self, where: Setting, name: str = "daemon") -> None:
-        folder = Path(where.scratch, name)
-        folder.mkdir()
-        self.log = folder / "log"
-        self.state = folder / "state"
-        own = {"GPUPORTION_RUN_DIR": f"{folder}/run", "GPUPORTION_STATE_DIR": str(self.state)}
-        self.env = {**where.environment(own), "PYTHONPATH": where.site}
-        self._words = [
-            "--run-dir",
-            f"{folder}/run",
-            "--state-dir",
-            str(self.state),
-            "--cdi-dir",
-            f"{folder}/cdi",
-        ]
-
-    def __enter__(self) -> Daemon:
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gpuportion", "daemon", *self._words],
-                env=self.env, stdout=log, stderr=log, cwd="/",
-            )  # fmt: skip
-        if not until(lambda: self.process.poll() is not None or self.answers(), 30) or self.process.poll():
-            raise EndedError(self.log.read_text())
-        return self
-
-    def answers(self) -> bool:
-        return self.command("ps", "--json").returncode == 0
-
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "gpuportion", *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False, timeout=60)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.process.terminate()
-        self.process.wait(30)
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            point = line.split()[4]
-            if point.startswith(self._words[1]):
-                subprocess.run(["umount", "-l", point], check=False, capture_output=True)
 
 
 def run(where: Setting, report: Report) -> None:

@@ -1,6 +1,9 @@
 """Takes memory by each path of the driver to its refusal, frees it, and goes on to the next; a line of JSON each.
 
-    paths.py PIECE [PATH ...]       PIECE: bytes to begin with; halved at each refusal, down to the smallest
+    paths.py MOST PIECE [PATH ...]
+
+PIECE: bytes to begin with; halved at each refusal, down to the smallest. MOST: bytes that are enough, refused or not:
+more managed memory than a GPU has can hang it, so nobody asks for it where the library doesn't hold.
 
 Told of each path: what it was refused with, how much it had by then, whether the block that was there before is
 intact, and how much is free before and after. Where two programs are to meet, a line on standard input is waited for.
@@ -156,11 +159,11 @@ PATHS: Final = {
 }
 
 
-def fill(cuda: Cuda, path: Way, piece: int) -> tuple[list[Any], int, set[int]]:
+def fill(cuda: Cuda, path: Way, piece: int, most: int) -> tuple[list[Any], int, set[int]]:
     """What was had, its bytes, and the results of the refusals."""
     held: list[Any] = []
     had, refused = 0, set()
-    while piece >= path.smallest:
+    while piece >= path.smallest and had <= most:
         try:
             held.append(path.take(cuda, piece))
             had += piece
@@ -173,12 +176,13 @@ def fill(cuda: Cuda, path: Way, piece: int) -> tuple[list[Any], int, set[int]]:
 def main() -> None:
     cuda = Cuda().begin()
     sentinel = linear(cuda, SENTINEL)
-    piece, names = int(sys.argv[1]), sys.argv[2:] or list(PATHS)
+    most, piece = int(sys.argv[1]), int(sys.argv[2])
+    names = sys.argv[3:] or list(PATHS)
     for number, name in enumerate(names):
         path = PATHS[name]
         cuda.do("cuMemsetD8_v2", sentinel, number + 1, SENTINEL)
         before = cuda.info()[0]
-        held, had, refused = fill(cuda, path, min(piece, path.largest))
+        held, had, refused = fill(cuda, path, min(piece, path.largest), most)
         full = cuda.info()[0]
         back = ctypes.create_string_buffer(SENTINEL)
         cuda.do("cuMemcpyDtoH_v2", back, sentinel, SENTINEL)
