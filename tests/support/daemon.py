@@ -235,7 +235,7 @@ class Cgroup:
     """A cgroup as a container runtime makes one: a folder in v2's hierarchy or in v1's of pids and memory."""
 
     def __init__(self, name: str) -> None:
-        v2 = Path("/sys/fs/cgroup/cgroup.procs").exists()
+        v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
         hierarchies = [""] if v2 else ["pids", "memory"]
         self.folders = [Path("/sys/fs/cgroup") / each / name for each in hierarchies]
 
