@@ -39,8 +39,8 @@ Switched = tuple[bool, bool, str]
 
 
 class RoleChanges:
-    """`users`: who uses a GPU, by its UUID. `clear`: removes idle instances of a GPU. `switch` and `read`: as
-    `nvml.mig_mode.switch` and `Migs.read`, called in the GPU's thread."""
+    """`users`: who uses a GPU, by its UUID. `clear`: removes idle instances of a GPU: what went, and what did not.
+    `switch` and `read`: as `nvml.mig_mode.switch` and `Migs.read`, called in the GPU's thread."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class RoleChanges:
         workers: Workers,
         *,
         users: Callable[[str], Users],
-        clear: Callable[[str], Steps[Any]],
+        clear: Callable[[str], Steps[tuple[Sequence[object], Sequence[object]]]],
         switch: Callable[[str, bool], Switched],
         read: Callable[[str], MigReading | None],
     ) -> None:
@@ -90,14 +90,16 @@ class RoleChanges:
         before = self._readings()
         _refuse([(gpu, self._against_taking(gpu, before.get(gpu.uuid))) for gpu in chosen])
         self._keep(self._roles.take, chosen)
+        kept: list[str] = []
         for gpu in chosen:
-            yield from self._clear(gpu.uuid)
+            _, left = yield from self._clear(gpu.uuid)
+            kept += [gpu.uuid] if left else []
         readings = self._readings()
         on = [gpu for gpu in chosen if gpu.uuid in readings and readings[gpu.uuid].mode]
         empty = [gpu for gpu in on if not readings[gpu.uuid].instances]
         said = yield from self._switch_all(empty, on=False)
         notes = {gpu.uuid: _refusal(said[gpu.uuid], on=False) for gpu in empty}
-        notes |= {gpu.uuid: _left(readings[gpu.uuid]) for gpu in on if gpu not in empty}
+        notes |= {gpu.uuid: _left(readings[gpu.uuid], gpu.uuid in kept) for gpu in on if gpu not in empty}
         return [self.row(gpu, notes.get(gpu.uuid, "")) for gpu in chosen]
 
     def row(self, gpu: Gpu, note: str = "") -> dict[str, Any]:
@@ -217,10 +219,12 @@ def _refusal(said: Switched, *, on: bool) -> str:
     return f"its MIG mode could not be switched {'on' if on else 'off'}: {why}"
 
 
-def _left(reading: MigReading) -> str:
+def _left(reading: MigReading, kept: bool) -> str:
+    """`kept`: idle ones of ours are among them, which could not be removed."""
     count = len(reading.instances)
-    there = "an instance of others is" if count == 1 else f"{count} instances of others are"
-    return f"its MIG mode stays on: {there} there"
+    there = "an instance is" if count == 1 else f"{count} instances are"
+    whose = "that could not be removed now" if kept else "that others made"
+    return f"its MIG mode stays on: {there} there {whose}. Once that is over, say this again"
 
 
 def _listed(names: Sequence[str]) -> str:
