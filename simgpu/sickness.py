@@ -19,7 +19,7 @@ LOST, RESET_REQUIRED, UNKNOWN = 15, 16, 999
 DRIVER_NOT_LOADED: Final = 9
 
 BOARD: Final = ("error", "xids", "xid", "action", "silent")
-DRIVER: Final = ("error", "hangs", "loads")
+DRIVER: Final = ("error", "hangs", "loads", "missing")
 
 
 def settings(devices: int) -> dict[str, object]:
@@ -55,6 +55,11 @@ def silence(path: str, device: int) -> None:
 def driver_error(path: str, number: int = DRIVER_NOT_LOADED) -> None:
     """Every call of NVML answers this, nvmlInit too; 0: the driver is well."""
     _set(path, "driver.error", number)
+
+
+def miss(path: str, devices: int) -> None:
+    """The driver counts so many devices fewer, the last ones; 0: all are there."""
+    _set(path, "driver.missing", devices)
 
 
 def hang(path: str, hangs: bool = True) -> None:

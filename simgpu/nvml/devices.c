@@ -7,7 +7,8 @@
 API(nvmlDeviceGetCount_v2, unsigned *count) {
     ENTER();
     NEED(count);
-    *count = nvml.view.visible;
+    unsigned missing = (unsigned)sim_number(&nvml.view, "driver.missing", 0);
+    *count = missing < nvml.view.visible ? nvml.view.visible - missing : 0;
     return NVML_SUCCESS;
 }
 

@@ -14,7 +14,7 @@ typedef struct set {
     unsigned magic;
     unsigned long long types[SIM_DEVICES];
     unsigned seen[SIM_DEVICES];
-} * nvmlEventSet_t;
+} *nvmlEventSet_t;
 
 struct event {
     nvmlDevice_t device;

@@ -162,6 +162,9 @@ def _cgroup_of(client: CudaSession) -> Iterator[None]:
             folder.parent.parent.rmdir()
 
 
+@pytest.mark.skipif(
+    not os.environ.get("GPUPORTION_TEST_LONG"), reason="a long test: needs GPUPORTION_TEST_LONG=1"
+)
 def test_who_ignores_sigterm_is_killed(strict: Daemon) -> None:
     """The first process of a pid namespace does so by default."""
     with CudaSession(INNER, env=environment(strict)) as client:
@@ -222,8 +225,10 @@ def test_a_grant_that_was_lowered_by_force_is_no_finding(strict: Daemon, dockers
         strict.until(lambda: bool(strict.gpus()[0]["unmanaged"] >= 4 * GB))
         with CudaSession(INNER, env=environment(strict)) as later:
             later.alloc(GB)
-            strict.until(lambda: bool(findings(strict)))
-        assert {one["kind"] for one in findings(strict)} <= {"stranger"}
+            strict.until(
+                lambda: any(one["kind"] == "stranger" and one["since_s"] > 2 for one in findings(strict))
+            )
+            assert {one["kind"] for one in findings(strict)} == {"stranger"}
         assert client.alloc(10**6) == "CUDA_SUCCESS"
 
 

@@ -34,8 +34,12 @@ def health(daemon: Daemon) -> list[str]:
 
 
 def refusal(daemon: Daemon, *env: str) -> str:
+    return refusal_of(daemon, "GPU_MEMORY_LIMIT=1G", *env)
+
+
+def refusal_of(daemon: Daemon, *env: str) -> str:
     with pytest.raises(RefusedError) as caught:
-        daemon.create("GPU_MEMORY_LIMIT=1G", *env, id="late")
+        daemon.create(*env, id="late")
     return str(caught.value)
 
 
@@ -119,6 +123,21 @@ def test_a_gpu_that_was_ill_at_the_start_keeps_no_other_from_serving(tmp_path: P
         assert [gpu["uuid"] for gpu in daemon.gpus()] == [device.uuid for device in sim.devices]
 
 
+def test_a_gpu_that_is_listed_no_more_is_shown_and_serves_nobody(two: Daemon) -> None:
+    """Its grants stay, and so does the other GPU; it is taken up again when it is there."""
+    granted = two.create("GPU_MEMORY_LIMIT=2G", "GPU_SELECT=1", id="before")
+    with Sleeper() as container:
+        two.confirm(granted.token, container)
+        sickness.miss(state(two), 1)
+        two.until(lambda: health(two) == ["ok", "the NVIDIA driver lists it no more"])
+        two.until(lambda: "GPU 1 serves nobody" in two.log.read_text())
+        assert [row["container"] for row in two.ps()] == ["before"]
+        assert "lists it no more" in refusal(two, "GPU_SELECT=1")
+        assert served_by(two) == 0
+        sickness.miss(state(two), 0)
+        two.until(lambda: health(two) == ["ok", "ok"])
+
+
 @pytest.mark.parametrize("version", ["", "610.43.99"], ids=["same", "another"])
 def test_a_driver_that_is_loaded_anew_is_taken_up(two: Daemon, version: str) -> None:
     """The session begins anew; of another version the library is loaded anew as well. Grants stay."""
@@ -140,7 +159,8 @@ def test_calls_that_hang_serve_nobody_and_say_since_when(two: Daemon) -> None:
         two.confirm(granted.token, container)
         sickness.hang(state(two))
         two.until(lambda: "has not answered since" in health(two)[0])
-        assert "has not answered since" in refusal(two)
+        for request in ("GPU_COUNT=1", "GPU_MIG=1g.10gb"):
+            assert "has not answered since" in refusal_of(two, request)
         assert [row["container"] for row in two.ps()] == ["before"]
         sickness.hang(state(two), False)
         two.until(lambda: health(two) == ["ok", "ok"])
