@@ -141,6 +141,7 @@ static CUresult create(CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR *desc,
     if (settle(rc, &held, rc ? NULL : *array))
         return rc;
     real_cuArrayDestroy(*array);
+    *array = NULL;
     return gp_refuse(held.at.gpu, held.bytes, "cuArrayCreate");
 }
 
@@ -175,6 +176,7 @@ GP_EXPORT CUresult cuMipmappedArrayCreate(CUmipmappedArray *array, const CUDA_AR
     if (settle(rc, &held, rc ? NULL : *array))
         return rc;
     real_cuMipmappedArrayDestroy(*array);
+    *array = NULL;
     return gp_refuse(held.at.gpu, held.bytes, "cuMipmappedArrayCreate");
 }
 

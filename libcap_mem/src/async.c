@@ -66,6 +66,7 @@ static void undo(struct gp_pool *pool, const struct request *ask) {
     (ask->per_thread ? real_cuMemFreeAsync_ptsz : real_cuMemFreeAsync)(*ask->dptr, ask->stream);
     synchronize(ask);
     gp_pool_trim(pool);
+    *ask->dptr = 0; /* it may be another's by now */
 }
 
 /* What a pool has reserved is a multiple of its chunk. */

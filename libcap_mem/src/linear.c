@@ -208,15 +208,7 @@ static CUresult settle_small(struct hold *held, CUdeviceptr address, uint64_t by
     return counted ? CUDA_SUCCESS : undo(held, address, 1);
 }
 
-/* The driver has made a block (or not: rc). Counts it, or undoes it where it cannot be counted. What was
- * thought to be small may be larger, by its pitch. */
-static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr address, uint64_t bytes) {
-    if (rc || !address) {
-        let_go(held, held->small);
-        return rc;
-    }
-    if (held->small && is_small(bytes))
-        return settle_small(held, address, bytes);
+static CUresult settle_large(struct hold *held, CUdeviceptr address, uint64_t bytes) {
     struct gp_block block = {.key = gp_key(GP_POINTER, address), .other = (uint64_t)held->at.context};
     if (!correct(held, bytes))
         return undo(held, address, 0);
@@ -225,13 +217,36 @@ static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr address, uint
     return gp_blocks_put(&block) ? CUDA_SUCCESS : undo(held, address, 0);
 }
 
+/* The driver has made a block (or not: rc). Counts it, or undoes it where it cannot be counted: then its
+ * address, which may be another's by now, is not left with the caller. What was thought to be small may be
+ * larger, by its pitch. */
+static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr *dptr, uint64_t bytes) {
+    if (rc || !*dptr) {
+        let_go(held, held->small);
+        return rc;
+    }
+    rc = held->small && is_small(bytes) ? settle_small(held, *dptr, bytes) : settle_large(held, *dptr, bytes);
+    if (rc)
+        *dptr = 0;
+    return rc;
+}
+
+/* The same for the interface whose addresses have 32 bits. */
+static CUresult settle_v1(CUresult rc, struct hold *held, CUdeviceptr_v1 *dptr, uint64_t bytes) {
+    int made = rc == CUDA_SUCCESS;
+    CUdeviceptr wide = made ? *dptr : 0;
+    rc = settle(rc, held, &wide, bytes);
+    if (made)
+        *dptr = (CUdeviceptr_v1)wide;
+    return rc;
+}
+
 GP_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytes) {
     struct hold held;
     CUresult rc = hold(&held, bytes, "cuMemAlloc");
     if (rc)
         return rc;
-    rc = real_cuMemAlloc_v2(dptr, bytes);
-    return settle(rc, &held, rc ? 0 : *dptr, bytes);
+    return settle(real_cuMemAlloc_v2(dptr, bytes), &held, dptr, bytes);
 }
 
 GP_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned bytes) {
@@ -239,8 +254,7 @@ GP_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned bytes) {
     CUresult rc = hold(&held, bytes, "cuMemAlloc");
     if (rc)
         return rc;
-    rc = real_cuMemAlloc(dptr, bytes);
-    return settle(rc, &held, rc ? 0 : *dptr, bytes);
+    return settle_v1(real_cuMemAlloc(dptr, bytes), &held, dptr, bytes);
 }
 
 GP_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytes, unsigned flags) {
@@ -248,8 +262,7 @@ GP_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytes, unsigned f
     CUresult rc = hold(&held, bytes, "cuMemAllocManaged");
     if (rc)
         return rc;
-    rc = real_cuMemAllocManaged(dptr, bytes, flags);
-    return settle(rc, &held, rc ? 0 : *dptr, bytes);
+    return settle(real_cuMemAllocManaged(dptr, bytes, flags), &held, dptr, bytes);
 }
 
 /* What rows were really padded to is known afterwards, and corrected then: a bound that holds for every
@@ -265,7 +278,7 @@ GP_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pitch, size_t w
     if (rc)
         return rc;
     rc = real_cuMemAllocPitch_v2(dptr, pitch, width, height, element);
-    return settle(rc, &held, rc ? 0 : *dptr, rc ? 0 : gp_times(*pitch, height));
+    return settle(rc, &held, dptr, rc ? 0 : gp_times(*pitch, height));
 }
 
 GP_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned *pitch, unsigned width, unsigned height,
@@ -275,7 +288,7 @@ GP_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned *pitch, unsign
     if (rc)
         return rc;
     rc = real_cuMemAllocPitch(dptr, pitch, width, height, element);
-    return settle(rc, &held, rc ? 0 : *dptr, rc ? 0 : gp_times(*pitch, height));
+    return settle_v1(rc, &held, dptr, rc ? 0 : gp_times(*pitch, height));
 }
 
 /* A small block has no entry of its own: its address names its slab. The entry of another goes before the

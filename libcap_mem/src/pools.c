@@ -189,6 +189,7 @@ GP_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *pro
         return rc;
     }
     real_cuMemPoolDestroy(*pool);
+    *pool = NULL;
     return gp_refuse(GP_NO_GPU, 0, "cuMemPoolCreate");
 }
 

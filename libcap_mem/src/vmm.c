@@ -68,9 +68,13 @@ GP_EXPORT CUresult cuMemCreate(CUmemHandle *handle, size_t bytes, const CUmemAll
     if (rc)
         return rc;
     rc = real_cuMemCreate(handle, bytes, prop, flags);
-    if (!rc)
-        return remember(*handle, gpu, hold);
-    gp_give_back(gpu, hold);
+    if (rc) {
+        gp_give_back(gpu, hold);
+        return rc;
+    }
+    rc = remember(*handle, gpu, hold);
+    if (rc)
+        *handle = 0;
     return rc;
 }
 
