@@ -3,9 +3,9 @@
     run [--only PART ...] [--python PYTHON] [--out FOLDER] [--sim BOARD] [--brief]
 
 The exit status: 0, every claim that was made holds; 1, one is false, a part did not end in its time, or nothing at all
-could be shown; 2, wrong usage; 3, there is no GPU to run on. What could not be run is said and counted, and never counts as held. Nothing is changed
-on the machine: no clocks, no MIG mode, no reset; files are written below one temporary folder, and below
-/run/gpuportion/self, an empty folder that a private mount namespace needs.
+could be shown; 2, wrong usage; 3, there is no GPU to run on. What could not be run is said and counted, and never
+counts as held. Nothing is changed on the machine: no clocks, no MIG mode, no reset; files are written below one
+temporary folder, and below /run/gpuportion/self, an empty folder that a private mount namespace needs.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ PARTS: Final = (
 """In this order: what matters most comes first, for the time of all of them together is bounded, too."""
 TOTAL: Final = 465.0
 """Seconds for everything: under eight minutes with what comes before and after."""
+PATIENT: Final = 6
+"""Times as long may it take with --brief, which tests the suite on machines that are busy with other tests."""
 
 
 def main(pack: str) -> int:
@@ -156,21 +158,21 @@ def _simulated(board: str, scratch: str) -> dict[str, str]:
 
 def _run(where: Setting, options: argparse.Namespace) -> int:
     chosen = [part for part in PARTS if not options.only or part.name in options.only]
-    began = time.monotonic()
+    began, patience = time.monotonic(), PATIENT if where.brief else 1
     _print_head(where)
     said: list[Said] = []
     took: dict[str, float] = {}
     for part in chosen:
         start = time.monotonic()
         print(f"\n{part.name}: {part.what}", flush=True)
-        left = TOTAL - (start - began)
+        left = TOTAL * patience - (start - began)
         if left < part.seconds / 4:
             said.append(
                 Said(part.name, "the part", f"no time is left: --only {part.name}", "", claims.SKIPPED)
             )
             print(f"  {said[-1].row()}")
             continue
-        for each in _said_by(part, where, min(part.seconds, left)):
+        for each in _said_by(part, where, min(part.seconds * patience, left)):
             print(f"  {each.row()}", flush=True)
             for line in each.evidence:
                 print(f"      | {line}", flush=True)

@@ -21,7 +21,10 @@ from tests.native import nvidia_driver
 from tests.native.debian import UnavailableError
 from tests.support import native
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts in a private namespace")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts in a private namespace"),
+    pytest.mark.timeout(900),  # every part has a time of its own
+]
 BOARD = "h100-80gb"
 SMALL_BOARD = "t4-16gb"
 
@@ -37,7 +40,7 @@ def run(pack: Path, *options: str, env: dict[str, str] | None = None) -> subproc
     """As one runs it there: nothing of this checkout is in its way."""
     own = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **(env or {})}
     command = [sys.executable, str(pack / "run"), *options]
-    return subprocess.run(command, env=own, cwd="/", capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(command, env=own, cwd="/", capture_output=True, text=True, check=False, timeout=800)
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
