@@ -42,15 +42,21 @@ class Book:
         return record
 
     def apply(self, record: Record, change: Change, **values: Any) -> Record | None:
-        """The only way in which a record changes; None where it is no more. KeyError: it cannot change so."""
+        """The only way in which a record changes; None where it is no more. KeyError: it cannot change so.
+
+        Where it cannot be written, it holds in memory, and is written with the next change: what the driver has done is
+        done, and a daemon that ended for it would know no more."""
         current = self._records[record.key]
         phase = PHASES[current.phase, change]
-        rest = {key: one for key, one in self._records.items() if key != record.key}
-        if phase is None:
-            self._write(rest, self._next)
-            return None
-        after = dataclasses.replace(current, phase=phase, **values)
-        self._write({**self._records, record.key: after}, self._next)
+        records = {key: one for key, one in self._records.items() if key != record.key}
+        after = None if phase is None else dataclasses.replace(current, phase=phase, **values)
+        if after is not None:
+            records[record.key] = after
+        try:
+            self._write(records, self._next)
+        except OSError as problem:
+            log.error("%s cannot be written: %s", self._path, problem.strerror)
+            self._records = records
         return after
 
     def _write(self, records: dict[int, Record], number: int) -> None:

@@ -400,8 +400,10 @@ class Partitions:
             self._acts.remove(act)
             self.node.end(gpu, act.outcome.reading, act.ended or time.monotonic())
             self.node.stuck.pop(gpu, None)
-            then(act.outcome)
-            act.wait.end(act.outcome)
+            try:
+                then(act.outcome)
+            finally:
+                act.wait.end(act.outcome)
 
         self._acts.append(act)
         self.node.begin(gpu)

@@ -41,7 +41,10 @@ class Workers:
         except BlockingIOError:
             return
         while not self._ended.empty():
-            self._ended.get()()
+            try:
+                self._ended.get()()
+            except Exception:
+                log.exception("a bug, met when a change of MIG instances had ended")
 
     def stop(self, patience: float) -> None:
         """Let each thread end what it is about; one that the driver keeps is left behind."""
