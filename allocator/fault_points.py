@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 VARIABLE: Final = "GPUPORTION_TEST_FAULT"
@@ -57,19 +57,35 @@ _passes: dict[str, int] = {}
 """How often a daemon may come to a place until it dies there; empty but for tests."""
 
 
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+_ends: list[Callable[[], None]] = [_kill]
+"""How it dies: the last one."""
+
+
 class UnknownPointError(Exception):
     """The variable names no place; the text is a sentence."""
 
 
-def arm(environ: Mapping[str, str]) -> str:
-    """Take over what the variable says; the place where this daemon will die, or an empty string."""
+def arm(environ: Mapping[str, str], end: Callable[[], None] = _kill) -> str:
+    """Take over what the variable says; the place where this daemon will die, or an empty string.
+
+    `end`: how, where it's no process of its own that dies."""
     value = environ.get(VARIABLE, "")
     name, _, count = value.partition(":")
     if value and (name not in POINTS or not (count or "1").isdecimal()):
         raise UnknownPointError(f"{VARIABLE}={value} names none of the places {' '.join(POINTS)}")
     if name:
         _passes[name] = int(count or 1)
+        _ends.append(end)
     return name
+
+
+def disarm() -> None:
+    """Die nowhere."""
+    _passes.clear()
 
 
 def here(name: str) -> None:
@@ -78,4 +94,4 @@ def here(name: str) -> None:
         return
     _passes[name] -= 1
     if _passes[name] <= 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _ends[-1]()

@@ -42,7 +42,8 @@ def printable(text: str, longest: int = LONGEST) -> str:
 
 def _of_docker(id: str, spec: Mapping[str, Any]) -> str:
     """docker passes no name, but mounts files of the folder in which it keeps it."""
-    for mount in spec.get("mounts") or ():
+    mounts = spec.get("mounts")
+    for mount in mounts if isinstance(mounts, list) else ():
         if not isinstance(mount, dict) or mount.get("destination") not in DOCKER_MOUNTS:
             continue
         folder = os.path.dirname(str(mount.get("source", "")))

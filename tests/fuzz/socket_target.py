@@ -68,7 +68,8 @@ class Target:
         for gpu in self.daemon.gpus():
             assert 0 <= gpu["granted"] <= gpu["total"] - gpu["reserved"] - gpu["margin"]
         log = self.daemon.log.read_text(errors="replace")
-        assert "a bug" not in log and "Traceback" not in log, log[-3000:]
+        met = log.find("a bug")
+        assert met < 0 and "Traceback" not in log, log[met : met + 6000]
 
 
 _target: list[Target] = []

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Final
 
-from gpuportion.allocator import fields, placement
+from gpuportion.allocator import fields, names, placement
 from gpuportion.allocator.devices import Gpu, Holding, Share
 from gpuportion.allocator.no_room import Refusal
 from gpuportion.allocator.operations import ENCODE, plain
@@ -65,6 +65,7 @@ def check(config: bytes) -> None:
     if want is None:
         assert not any(one.startswith(("GPU_MEMORY_LIMIT=", "GPU_FRACTION=")) for one in env), env
         return
+    assert len(names.name_of("c1", spec).encode()) <= 4 * names.LONGEST
     found = placement.plan(NODE, HELD, want)
     if isinstance(found, Refusal):
         raise found.error('container "c1"')

@@ -38,6 +38,7 @@ def docker_folder(tmp_path: Path) -> Path:
         ({}, ""),
         ({"annotations": None, "mounts": None, "hostname": 7}, ""),
         ({"annotations": ["x"], "mounts": [3]}, ""),
+        ({"mounts": 7}, ""),
         ({"annotations": {"nerdctl/name": "a\nb\x1b[31m" + "x" * 200}}, "a?b?[31m" + "x" * (LONGEST - 8)),
     ],
 )
