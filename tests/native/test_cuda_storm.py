@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not have_compiler(), reason="needs a C compiler 
 
 LONG = bool(os.environ.get("GPUPORTION_TEST_LONG"))
 PROCESSES, THREADS = (64, 8) if LONG else (16, 8)
-FIGHT, ROUNDS = (60.0, 500) if LONG else (2.0, 30)
+FIGHT, ROUNDS = (60.0, 200) if LONG else (2.0, 20)
 KILLS, STOPS = (10_000, 1_000) if LONG else (200, 20)
 FREE, ONE_PLACE, STORM, PROBE, OVER = range(5)
 WORDS = [
@@ -178,8 +178,8 @@ def test_clients_that_fork_and_are_killed_leave_nothing(storm: Storm) -> None:
 
 
 def test_who_is_stopped_delays_nobody(storm: Storm) -> None:
-    """Several, at whatever instruction: another one goes on. How long its slowest call took is printed; in the long
-    run it must be less than 10 ms."""
+    """Several, at whatever instruction: another one goes on. How long its slowest call took, but for waiting for a
+    processor, is printed; in the long run it must be less than 10 ms."""
     page = storm.page
     slowest = []
     for _ in range(STOPS):
@@ -198,7 +198,7 @@ def test_who_is_stopped_delays_nobody(storm: Storm) -> None:
         f"slowest calls beside stopped processes, ms: {[round(each / 1e6, 2) for each in sorted(slowest)[-5:]]}"
     )
     if LONG:
-        assert sorted(slowest)[len(slowest) * 99 // 100] < 10_000_000
+        assert max(slowest) < 10_000_000
 
 
 def test_a_limit_moves_under_load(storm: Storm) -> None:
