@@ -22,10 +22,17 @@ set_target_properties(cap_client_linked PROPERTIES SKIP_BUILD_RPATH ON)
 add_client(cap_client_asan -fsanitize=address,undefined -fno-omit-frame-pointer)
 add_client(cap_client_tsan -fsanitize=thread)
 
-add_executable(interpose_bench EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/../bench/native/interpose_bench.c)
-target_include_directories(interpose_bench PRIVATE src)
-target_compile_options(interpose_bench PRIVATE -O2)
-target_link_libraries(interpose_bench PRIVATE warnings ${CMAKE_DL_LIBS})
+# A program with a driver of its own, linked in: what no library can come before.
+add_executable(cap_static_session EXCLUDE_FROM_ALL ${native}/../support/cuda_session.c $<TARGET_OBJECTS:simcuda>)
+target_compile_definitions(cap_static_session PRIVATE DIRECT)
+target_link_options(cap_static_session PRIVATE -static)
+
+foreach(bench interpose_bench interpose_crowd)
+  add_executable(${bench} EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/../bench/native/${bench}.c)
+  target_include_directories(${bench} PRIVATE src)
+  target_compile_options(${bench} PRIVATE -O2)
+  target_link_libraries(${bench} PRIVATE warnings pthread ${CMAKE_DL_LIBS})
+endforeach()
 
 add_library(cap_partial_driver MODULE EXCLUDE_FROM_ALL ${native}/partial_driver.c)
 target_include_directories(cap_partial_driver PRIVATE src)

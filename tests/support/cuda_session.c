@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // cuda_session.py's commands for images without Python: `alloc BYTES`, `pid`, `end`. Built with DIRECT it is
 // linked with libcuda.so.1; otherwise it opens what its argument names. It needs libc alone, of any age and
-// make.
+// make. With STATIC_RUNTIME it first asks NVIDIA's runtime, which is linked in, for its devices: that finds
+// the driver as all programs of the runtime do (a simulated one it declines, later).
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,8 +42,28 @@ static int begin(void) {
     return status != 0 ? status : FIND(cuCtxSetCurrent, set_f)(context);
 }
 
+#ifdef STATIC_RUNTIME
+int cudaGetDeviceCount(int *count);
+
+// Nobody but our library opens the real driver where it lies.
+static int runtime_came_by_us(void) {
+    char line[512];
+    int count, found = 0;
+    cudaGetDeviceCount(&count);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (fgets(line, sizeof line, maps) != NULL)
+        found |= strstr(line, "/.gpuportion/driver/libcuda.so.1") != NULL;
+    fclose(maps);
+    return found;
+}
+#endif
+
 int main(int n, char **arguments) {
     char line[64];
+#ifdef STATIC_RUNTIME
+    if (!runtime_came_by_us())
+        return fprintf(stderr, "the runtime did not find the driver through the library before it\n"), 2;
+#endif
 #ifndef DIRECT
     library = dlopen(n > 1 ? arguments[1] : "libcuda.so.1", RTLD_NOW);
     if (library == NULL)

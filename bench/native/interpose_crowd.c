@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the library adds where much is going on: in turns with the driver itself, batch by batch, medians of
+ * the differences of computed time (both_ways.h). Nanoseconds, one number a line.
+ *
+ *   interpose_crowd DRIVER LIBRARY async | launch       -> the driver's own, what is added
+ *   interpose_crowd DRIVER LIBRARY live COUNT           -> added to a pair of 4 KiB, and of 2 MiB, with so
+ * many live blocks interpose_crowd DRIVER LIBRARY threads COUNT        -> added in one thread, in so many at
+ * once interpose_crowd DRIVER LIBRARY processes COUNT      -> added alone, beside so many that hold memory
+ *   interpose_crowd DRIVER LIBRARY count WHAT N         -> nothing; N calls of WHAT (small, large, async,
+ * launch; before it native-), to be counted from outside */
+#define _GNU_SOURCE
+#include "both_ways.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { BATCHES = 301, CALLS = 300, MOST = 128 };
+enum { SMALL = 4096, LARGE = 2 << 20, KEPT = 64 << 10 };
+
+typedef void call_f(const struct way *, size_t);
+
+struct found {
+    double native, added;
+};
+
+static struct way native, ours;
+
+static double batch(call_f *call, const struct way *way, size_t bytes) {
+    double begin = computed();
+    for (int i = 0; i < CALLS; i++)
+        call(way, bytes);
+    return (computed() - begin) / CALLS;
+}
+
+static struct found compare(call_f *call, size_t bytes) {
+    static _Thread_local double alone[BATCHES], added[BATCHES];
+    for (int i = 0; i < BATCHES; i++) {
+        double first = batch(call, i % 2 ? &native : &ours, bytes);
+        double second = batch(call, i % 2 ? &ours : &native, bytes);
+        alone[i] = i % 2 ? first : second;
+        added[i] = i % 2 ? second - first : first - second;
+    }
+    return (struct found){median(alone, BATCHES), median(added, BATCHES)};
+}
+
+static void say(double number) {
+    printf("%.2f\n", number);
+}
+
+static void both(call_f *call, size_t bytes) {
+    struct found found = compare(call, bytes);
+    say(found.native);
+    say(found.added);
+}
+
+static void with_live(long count) {
+    CUdeviceptr *kept = calloc((size_t)count, sizeof *kept);
+    for (long i = 0; i < count; i++)
+        must(ours.alloc(&kept[i], i % 1024 ? KEPT / 16 : LARGE), "a live block");
+    say(compare(pair, SMALL).added);
+    say(compare(pair, LARGE).added);
+    free(kept);
+}
+
+static CUcontext context;
+static pthread_barrier_t barrier;
+
+static void *one_of_many(void *added) {
+    must(ours.set_current(context), "context");
+    pthread_barrier_wait(&barrier);
+    *(double *)added = compare(pair, LARGE).added;
+    return NULL;
+}
+
+static void in_threads(long count) {
+    pthread_t thread[MOST];
+    double added[MOST];
+    say(compare(pair, LARGE).added);
+    pthread_barrier_init(&barrier, NULL, (unsigned)count);
+    for (long i = 0; i < count; i++)
+        if (pthread_create(&thread[i], NULL, one_of_many, &added[i]))
+            exit(1);
+    for (long i = 0; i < count; i++)
+        pthread_join(thread[i], NULL);
+    say(median(added, (int)count));
+}
+
+/* A process that begins when it is told to, says that it holds a block, and goes when the other end does. */
+static void neighbour(int go, int end, int ready, const char *driver, const char *library) {
+    char byte;
+    if (read(go, &byte, 1) != 1)
+        _exit(0);
+    native = way_by(driver), ours = way_by(library);
+    CUdeviceptr at;
+    begun(&ours);
+    must(ours.alloc(&at, LARGE), "a neighbour's block");
+    _exit(write(ready, "", 1) != 1 || read(end, &byte, 1) != 0);
+}
+
+static void beside(long count, const char *driver, const char *library) {
+    int go[2], end[2], ready[2];
+    char byte;
+    if (pipe(go) || pipe(end) || pipe(ready))
+        exit(1);
+    for (long i = 0; i < count; i++)
+        if (!fork()) {
+            close(go[1]);
+            close(end[1]);
+            neighbour(go[0], end[0], ready[1], driver, library);
+        }
+    native = way_by(driver), ours = way_by(library);
+    context = begun(&ours);
+    say(compare(pair, LARGE).added);
+    for (long i = 0; i < count; i++)
+        if (write(go[1], "", 1) != 1 || read(ready[0], &byte, 1) != 1)
+            exit(1);
+    say(compare(pair, LARGE).added);
+    close(go[1]);
+    close(end[1]);
+    while (wait(NULL) > 0)
+        ;
+}
+
+/* valgrind hands out addresses from below 4 GiB on, where the simulated driver keeps those of 32 bits alone.
+ */
+static void use_up_low_addresses(void) {
+    uintptr_t at = 0;
+    while (at >> 32 == 0)
+        at = (uintptr_t)mmap(NULL, 64 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+static void count_calls(const char *what, long n) {
+    const struct way *way = &ours;
+    if (!strncmp(what, "native-", 7))
+        way = &native, what += 7;
+    for (long i = 0; i < n; i++) {
+        if (!strcmp(what, "async"))
+            async_pair(way, SMALL);
+        else if (!strcmp(what, "launch"))
+            launch(way, 0);
+        else
+            pair(way, strcmp(what, "small") ? LARGE : SMALL);
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *mode = argc > 3 ? argv[3] : "";
+    long count = argc > 4 ? atol(argv[argc - 1]) : 0;
+    if (!strcmp(mode, "processes"))
+        return beside(count, argv[1], argv[2]), 0;
+    if (argc < 4 || count > 10000000 || (!strcmp(mode, "threads") && count > MOST))
+        return 2;
+    use_up_low_addresses();
+    native = way_by(argv[1]), ours = way_by(argv[2]);
+    context = begun(&ours);
+    if (!strcmp(mode, "async"))
+        both(async_pair, SMALL);
+    else if (!strcmp(mode, "launch"))
+        both(launch, 0);
+    else if (!strcmp(mode, "live"))
+        with_live(count);
+    else if (!strcmp(mode, "threads"))
+        in_threads(count);
+    else if (!strcmp(mode, "count"))
+        count_calls(argv[4], count);
+    else
+        return 2;
+    return 0;
+}
