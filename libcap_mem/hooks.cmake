@@ -4,7 +4,7 @@
 # They load into anybody's process: nothing but libc, nothing newer than glibc 2.17, nothing that musl lacks, nothing
 # to do at load.
 set(guest_options -ffreestanding -fno-stack-protector -U_FORTIFY_SOURCE -fno-plt -fvisibility=hidden
-    -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -O2)
+    -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -O3)
 set(guest_links -nostartfiles -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,-z,noexecstack -Wl,-z,nodelete -Wl,-Bsymbolic
     -Wl,--hash-style=both -Wl,--gc-sections -Wl,--as-needed -Wl,--no-undefined-version -Wl,-O1
     -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/symbols/unexported.ver)
@@ -26,7 +26,10 @@ function(add_guest target output soname table symbols)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:${guest_options}>)
   target_link_options(${target} PRIVATE ${guest_links} -Wl,-soname,${soname})
   target_link_libraries(${target} PRIVATE warnings)
-  set_target_properties(${target} PROPERTIES OUTPUT_NAME ${output} PREFIX "" SUFFIX ".so" NO_SONAME ON)
+  # The accounting as one translation unit, as in `region` and for the same reason.
+  set_source_files_properties(${accounting} PROPERTIES UNITY_GROUP accounting)
+  set_target_properties(${target} PROPERTIES OUTPUT_NAME ${output} PREFIX "" SUFFIX ".so" NO_SONAME ON
+                                             UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
   if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
     target_compile_options(${target} PRIVATE -mno-outline-atomics)
   endif()
