@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from gpuportion import wire
 from gpuportion.errors import RefusedError
@@ -44,6 +44,9 @@ class Granted:
 
     token: str
     spec: dict[str, Any] | None
+
+
+D = TypeVar("D", bound="Daemon")
 
 
 class Daemon:
@@ -95,7 +98,7 @@ class Daemon:
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self: D) -> D:
         self.start()
         return self
 
