@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.daemon import Sleeper
@@ -41,9 +42,9 @@ class DyingDaemon(MigDaemon):
         self.process = self.spawn()
         self.env = before
 
-    def ask(self, op: str, **values: object) -> wire.Message:  # type: ignore[override]
+    def ask(self, op: str, **values: Any) -> wire.Message:
         try:
-            return super().ask(op, **values)  # type: ignore[arg-type]
+            return super().ask(op, **values)
         except (OSError, wire.ProtocolError):
             assert self.process is not None
             self.process.wait(timeout=30)  # it may be just dying; one that does not had no reason to hang up

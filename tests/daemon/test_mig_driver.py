@@ -45,7 +45,7 @@ def test_a_board_that_refuses_every_place_is_full(tmp_path: Path) -> None:
     with FaultyDaemon(tmp_path, f"{CREATE}={FULL}") as daemon:
         with pytest.raises(RefusedError, match=r"GP101|GP306"):
             daemon.create("GPU_MIG=1g.5gb")
-        assert daemon.book() == daemon.shown() == daemon.ps() == []
+        assert daemon.book() == [] and daemon.shown() == [] and daemon.ps() == []
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_step_that_fails_is_rolled_back(tmp_path: Path, call: str, error: int)
             RefusedError, match=r"GP306 making the MIG instance 1g.5gb on GPU 0 failed: .*Nothing is held"
         ):
             daemon.create("GPU_MIG=1g.5gb")
-        assert daemon.book() == daemon.shown() == daemon.ps() == []
+        assert daemon.book() == [] and daemon.shown() == [] and daemon.ps() == []
         daemon.create("GPU_MIG=1g.5gb")
         assert daemon.states() == ["1g.5gb@6 in-use"]
 
@@ -102,7 +102,7 @@ def test_what_could_not_be_rolled_back_is_removed_later(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match=r"GP306 .*could not be undone"):
             daemon.create("GPU_MIG=1g.5gb")
         assert daemon.states() == ["1g.5gb@6 removing"]
-        daemon.until(lambda: daemon.book() == daemon.shown() == [])
+        daemon.until(lambda: daemon.book() == [] and daemon.shown() == [])
 
 
 def test_others_are_served_while_an_instance_is_made(tmp_path: Path) -> None:

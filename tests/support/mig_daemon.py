@@ -11,13 +11,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from gpuportion import simgpu
 from gpuportion.allocator.fault_points import POINTS
 from gpuportion.simgpu import Behaviour, Sim
 from tests.simgpu.nvml import Nvml
 from tests.support.daemon import Daemon, unmount_below
+
+Self = TypeVar("Self", bound="MigDaemon")
 
 FAULTS: Final = "GPUPORTION_SIM_FAULTS"
 
@@ -50,6 +52,10 @@ class MigDaemon(Daemon):
         uuids = [device.uuid for device in self.there.devices if device.index not in fractions]
         self.state_dir.mkdir()
         (self.state_dir / "roles.json").write_text(json.dumps({"mig": uuids}))
+
+    def __enter__(self: Self) -> Self:
+        self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
