@@ -43,6 +43,11 @@ gpus = st.integers(0, GPUS - 1)
 picks = st.integers(0, 1 << 20)
 
 
+node_calls = st.sampled_from(
+    ["cuGraphAddMemAllocNode", *(f"cuGraphAddNode{version}" for version in ("", "_v2", "_v3"))]
+)
+
+
 class Exactness(RuleBasedStateMachine):
     """One grant of two GPUs, and what its processes do."""
 
@@ -158,10 +163,21 @@ class Exactness(RuleBasedStateMachine):
             if (descriptor := process.export(handle)) >= 0:
                 process.import_(descriptor, handle.size, handle.gpu)
 
-    @rule(pick=picks, gpu=gpus)
-    def graph(self, pick: int, gpu: int) -> None:
+    @rule(
+        pick=picks,
+        gpu=gpus,
+        nodes=st.lists(st.tuples(gpus, sizes, node_calls), max_size=3),
+        ends=st.booleans(),
+    )
+    def graph(self, pick: int, gpu: int, nodes: list[tuple[int, int, str]], ends: bool) -> None:
+        """Of nodes on both GPUs; some never run."""
         process, _ = self.enter(pick, gpu)
         process.graph(gpu)
+        graph = process.things[-1]
+        for where, size, call in nodes:
+            process.node(graph, where, size, call)
+        if ends:
+            process.drop(graph, late=False)
 
     @rule(pick=picks, gpu=gpus, amounts=st.lists(sizes, max_size=3))
     def captured(self, pick: int, gpu: int, amounts: list[int]) -> None:
@@ -172,7 +188,7 @@ class Exactness(RuleBasedStateMachine):
         pick=picks,
         gpu=gpus,
         size=sizes,
-        call=st.sampled_from(["cuGraphAddMemAllocNode", *(f"cuGraphAddNode{v}" for v in ("", "_v2", "_v3"))]),
+        call=node_calls,
     )
     def node(self, pick: int, gpu: int, size: int, call: str) -> None:
         if found := self.thing(pick, "graph"):

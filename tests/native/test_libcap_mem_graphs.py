@@ -51,6 +51,24 @@ say(cu.cuMemFree_v2(last)); cu.cuDeviceGraphMemTrim(0); say(used())
     assert run(script) == [0, 0, 600, OUT_OF_MEMORY, 600, 0, 600, 600, 0, 0]
 
 
+def test_a_graphs_nodes_count_on_their_own_gpus(tmp_path: Path) -> None:
+    """A graph on two GPUs, and its instance: what each gives back is what was taken there."""
+    script = """
+both = [context, made(cu.cuDevicePrimaryCtxRetain, 1)[1]]
+def usage(): return [(cu.cuCtxSetCurrent(c_), used())[1] for c_ in both]
+def node_on(graph, gpu, mib):
+    alloc = params(mib * MIB); alloc.id = gpu
+    return made(cu.cuGraphAddMemAllocNode, graph, None, u64(0), c.byref(alloc))[0]
+g = graph(); say([node_on(g, 0, 100), node_on(g, 1, 200), node_on(g, 1, 1900)]); say(usage())
+cu.cuGraphDestroy(g); say(usage())
+g = graph(); say([node_on(g, 1, 300), node_on(g, 0, 400)]); rc, e = instance(g); say(rc)
+cu.cuGraphDestroy(g); say(usage()); cu.cuGraphExecDestroy(e); say(usage())
+"""
+    grant = capped.simulate(tmp_path, "a100-80gb:2", context=0).grant(LIMIT, 2 * LIMIT)
+    told = scripted.run(grant, BEGIN + script)
+    assert told == [[0, 0, OUT_OF_MEMORY], [100, 200], [0, 0], [0, 0], 0, [400, 300], [0, 0]]
+
+
 def test_what_graphs_left_is_trimmed_before_a_refusal(run: Callable[[str], Any]) -> None:
     """Memory that the device keeps for graphs that are gone is no reason to refuse."""
     script = """
