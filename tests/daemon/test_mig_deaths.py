@@ -23,7 +23,7 @@ KILLS = 300 if LONG else len(PLACES) + 3
 ASKED = ("1g.5gb", "1g.10gb", "2g.10gb", "3g.20gb", "4g.20gb")
 FAILING = ("mig-rolling-back", "mig-given-up")
 """Places that are come to only where the driver fails at a step."""
-FAULTY = "nvmlGpuInstanceCreateComputeInstance@2=999,nvmlGpuInstanceCreateComputeInstance@4=999"
+FAULTY = "nvmlGpuInstanceCreateComputeInstance@2-9=999"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: MIG is changed by root alone")
 
