@@ -30,7 +30,7 @@ enum { OUT_OF_MEMORY = 2, HELD = 4, UNIT = 64 << 10 };
 static struct page {
     _Atomic uint64_t phase, round, ready, arrived, winners, finished;
     _Atomic uint64_t place, grants, refusals, over, strange, forks, slowest;
-} * page;
+} *page;
 
 static struct {
     int (*init)(unsigned);
