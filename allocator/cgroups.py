@@ -55,9 +55,10 @@ def membership(pid: int) -> dict[str, str]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """A file /proc/PID/cgroup: lines "number:names:path", of which the path can hold colons."""
+    """A file /proc/PID/cgroup: lines "number:names:path", of which the path can hold colons, and all that Python takes
+    for the end of a line but a newline."""
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             found[name] = path

@@ -125,7 +125,7 @@ class _Mounted:
 def where(mountinfo: str, folder: str) -> tuple[str, str]:
     """(device, path within its file system) of a folder, as mountinfo tells them of what is mounted from it."""
     best: tuple[int, str, str] = (-1, "", "")
-    for fields in map(str.split, mountinfo.splitlines()):
+    for fields in _lines(mountinfo):
         device, root, point = fields[2], _unescaped(fields[3]), _unescaped(fields[4])
         inside = f"{folder}/".startswith(f"{point.rstrip('/')}/")
         if inside and len(point) >= best[0]:  # a later one lies over an earlier one
@@ -135,7 +135,7 @@ def where(mountinfo: str, folder: str) -> tuple[str, str]:
 
 def tokens_of(mountinfo: str, place: tuple[str, str]) -> Iterator[str]:
     """Tokens of which something is mounted: their policy, or the whole folder."""
-    for fields in map(str.split, mountinfo.splitlines()):
+    for fields in _lines(mountinfo):
         root = _unescaped(fields[3])
         if fields[2] == place[0] and root.startswith(f"{place[1]}/"):
             token = root[len(place[1]) + 1 :].partition("/")[0]
@@ -144,8 +144,14 @@ def tokens_of(mountinfo: str, place: tuple[str, str]) -> Iterator[str]:
 
 
 def _mounts(pid: str) -> str:
-    with open(f"/proc/{pid}/mountinfo", errors="surrogateescape") as file:
+    with open(f"/proc/{pid}/mountinfo", errors="surrogateescape", newline="\n") as file:
         return file.read()
+
+
+def _lines(mountinfo: str) -> Iterator[list[str]]:
+    """The fields of each line. The kernel parts them by a blank and a newline; all else that Python takes for space can
+    be in the name of a mount, which a container may choose."""
+    return (line.split(" ") for line in mountinfo.split("\n") if line)
 
 
 def _unescaped(text: str) -> str:

@@ -19,7 +19,8 @@ from typing import Final
 from gpuportion.paths import INSIDE, INSIDE_PRELOAD
 from gpuportion.shim import cdi
 
-PATH: Final = re.compile(r"(/[!-~]+)+")
+PATH: Final = re.compile(r"(/[!-.0-~]+)+")
+"""Between two slashes none: else a deep path that is none in the end is tried in all its divisions, which are 2^n."""
 STEM: Final = re.compile(r"(?P<stem>[!-~]+?)\.so(\.[0-9]+)*")
 """libnvidia-ptxjitcompiler of libnvidia-ptxjitcompiler.so.550.54.15."""
 

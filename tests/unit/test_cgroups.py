@@ -74,6 +74,14 @@ def test_the_kernels_list_is_read_whatever_the_names_are() -> None:
     assert cgroups.parse("") == {}
 
 
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_nothing_but_a_newline_ends_a_line(end: str) -> None:
+    """Who may make cgroups could else say to be in another's, or break the list."""
+    named = f"/mine/x{end}0::/docker/other"
+    assert cgroups.parse(f"0::{named}\n") == {"": named}
+    assert cgroups.parse(f"0::/a{end}b\n") == {"": f"/a{end}b"}
+
+
 @pytest.fixture
 def cgroup() -> Iterator[Cgroup]:
     if os.geteuid() != 0:

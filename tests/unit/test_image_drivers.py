@@ -58,6 +58,13 @@ def test_what_a_mount_hides_is_left_alone() -> None:
     assert covered("libcuda.so.1", path, "/usr/loc", "/usr/local/cuda") == OURS.cuda
 
 
+def test_a_deep_path_is_read_at_once() -> None:
+    """Whether or not it is one in the end: a daemon that thinks about it for years serves nobody."""
+    deep = "/d" * 500
+    assert covered("libcuda.so.1", f"{deep}/libcuda.so.1") == OURS.cuda
+    assert covered("libcuda.so. x", f"{deep}/libcuda.so. x") is None
+
+
 def test_the_image_is_never_a_source() -> None:
     """In the whole edit its path is only a destination, before our own folder and behind the user's mounts."""
     path = f"{COMPAT}/libcuda.so.570.86.10"
