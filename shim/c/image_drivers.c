@@ -13,7 +13,10 @@
 #include "real_path.h"
 #include "sentence.h"
 
-enum { PAGE = 32 << 10, PAGES = 256, CONF_MAX = 64 << 10, SEEN = 64 };
+enum { PAGE = 32 << 10, PAGES = 512, LOOKS = 4096, CONF_MAX = 64 << 10, SEEN = 64 };
+
+// An image says where to look, and the host pays for it: PAGES of names and LOOKS (folders, files of folders,
+// files of a driver by name) are for the whole search.
 
 // As the kernel has it (linux/dirent.h has no struct for programs).
 struct entry {
@@ -26,7 +29,7 @@ struct entry {
 struct search {
     int root;
     struct bytes root_path, *found;
-    int files;
+    int files, pages, looks;
     bool too_many;
     struct stat seen[SEEN]; // folders, under whatever name: /lib is a link to /usr/lib, ld.so.conf names both
     int folders;
@@ -63,6 +66,11 @@ static void join(struct bytes *path, const char *folder, const char *more, const
 
 static visit see_driver;
 
+static bool may_look(struct search *s) {
+    s->too_many = s->too_many || ++s->looks > LOOKS;
+    return !s->too_many;
+}
+
 static bool seen_before(struct search *s, int fd) {
     struct stat is;
     if (fstat(fd, &is) != 0)
@@ -77,13 +85,13 @@ static bool seen_before(struct search *s, int fd) {
 
 static void each_entry(struct search *s, const char *folder, visit *see) {
     _Alignas(struct entry) char page[PAGE];
-    int fd = image_reopen(image_find(s->root, folder), S_IFDIR);
+    int fd = may_look(s) ? image_reopen(image_find(s->root, folder), S_IFDIR) : -1;
     bool again = fd >= 0 && see == see_driver && seen_before(s, fd);
-    for (int i = 0; fd >= 0 && !again && !s->too_many; i++) {
+    while (fd >= 0 && !again && !s->too_many) {
         long n = syscall(SYS_getdents64, fd, page, sizeof page);
         if (n <= 0)
             break;
-        s->too_many = i == PAGES;
+        s->too_many = ++s->pages > PAGES;
         for (const char *at = page; at < page + n && !s->too_many; at += ((const struct entry *)at)->size)
             see(s, folder, ((const struct entry *)at)->name);
     }
@@ -122,7 +130,7 @@ static void see_driver(struct search *s, const char *folder, const char *name) {
     bool wanted = false;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         wanted = wanted || begins(name, names[i]);
-    if (!wanted || strstr(name, ".so") == NULL)
+    if (!wanted || strstr(name, ".so") == NULL || !may_look(s))
         return;
     join(&path, folder, "/", name);
     int fd = image_find(s->root, bytes_c(&path));
@@ -149,7 +157,7 @@ static void see_toolkit(struct search *s, const char *folder, const char *name) 
 
 // The absolute paths of a text, parted by any of `separators`.
 static void look_in_each(struct search *s, const char *text, const char *separators) {
-    while (*text != '\0') {
+    while (*text != '\0' && !s->too_many) {
         size_t n = strcspn(text, separators);
         struct bytes folder = {0};
         bytes_add(&folder, text, n);
@@ -165,7 +173,7 @@ static void see_conf(struct search *s, const char *folder, const char *name) {
     size_t n = strlen(name);
     bool conf = n > 5 && strcmp(name + n - 5, ".conf") == 0;
     join(&path, folder, "/", name);
-    int fd = conf ? image_reopen(image_find(s->root, bytes_c(&path)), S_IFREG) : -1;
+    int fd = conf && may_look(s) ? image_reopen(image_find(s->root, bytes_c(&path)), S_IFREG) : -1;
     if (fd >= 0 && image_read(fd, CONF_MAX, &text))
         look_in_each(s, bytes_c(&text), " \t\r\n:,");
     if (fd >= 0)
@@ -205,7 +213,8 @@ bool image_drivers_find(const struct bundle *b, int root, struct bytes *out, str
     if (s.too_many)
         sentence_why(
             problem, "GP311",
-            WHY("the image holds more than 256 files of NVIDIA drivers, or a folder for libraries of "
-                "more than 8 MB of names"));
+            WHY("the image holds more than 256 files of NVIDIA drivers, or it names more than 4096 places "
+                "to look for them (LD_LIBRARY_PATH, /etc/ld.so.conf*) or folders with more than 16 MB of "
+                "names. Use an image without them"));
     return !s.too_many;
 }

@@ -108,6 +108,33 @@ def test_more_than_can_be_is_refused(launcher: Launcher) -> None:
     put(launcher.rootfs, *(f"/usr/lib64/libcuda.so.{number}" for number in range(256)))
     assert len(found(launcher)) == 256
     put(launcher.rootfs, "/usr/lib64/libcuda.so.256")
+    assert "more than 256 files" in refusal(launcher)
+
+
+def refusal(launcher: Launcher) -> str:
     launcher.write(config(REQUEST))
-    (launcher.bundle.parent / "recorded.json").unlink()
-    assert "GP311" in refused_with(launcher, launcher.create())
+    (launcher.bundle.parent / "recorded.json").unlink(missing_ok=True)
+    said = refused_with(launcher, launcher.create())
+    assert "GP311" in said
+    return said
+
+
+def test_an_image_does_not_say_how_long_it_takes(launcher: Launcher) -> None:
+    """The search is the host's work: there is an end to the places that an image can name, whether they're there
+    or not."""
+    places = (launcher.rootfs / "etc/ld.so.conf", launcher.rootfs / "etc/ld.so.conf.d/x.conf")
+    put(launcher.rootfs, "/etc/ld.so.conf.d/x.conf")
+    for place in places:
+        place.write_text("/nowhere\n" * 1900)
+    assert found(launcher) == {}
+    for place in places:
+        place.write_text("/nowhere\n" * 2100)
+    assert "4096 places" in refusal(launcher)
+
+
+def test_links_to_one_file_come_to_an_end(launcher: Launcher) -> None:
+    """Each costs a walk through the image, though it is told once."""
+    put(launcher.rootfs, f"/usr/local/cuda/compat/{FILE}")
+    for number in range(4100):
+        link(launcher.rootfs, f"/usr/local/cuda/compat/libcuda.so.{number}", FILE)
+    assert "4096 places" in refusal(launcher)
