@@ -34,6 +34,8 @@ SHIM: Final = "io.containerd.runc.v2"
 ANNOTATIONS: Final = "gpuportion.io/*"
 MERGES: Final = (2, 1)
 """The first containerd that merges the sections of several files."""
+PLACES: Final = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where containerd is looked for besides PATH."""
 EMPTY: Final = "version = 2\n"
 COPY: Final = """\
 # This containerd takes the section from the last file that has it: what {main} and its imports
@@ -138,13 +140,13 @@ def edits(config: str, runtime_path: str, set_default: bool) -> list[Edit]:
 def imports(config: str, pattern: str) -> Edit:
     """The edit of config.toml: one pattern among its imports."""
 
-    def put(text: str | None) -> str:
+    def put(given: str | None) -> str:
+        text = given or ""
         version_of(text, config)
         parsed = toml_text.parse(text, config)
         if pattern in parsed.get("imports", ()):
-            return text or ""
-        versioned = text or "" if "version" in parsed else EMPTY + (text or "")
-        return toml_text.append(versioned, "imports", pattern, config)
+            return text
+        return toml_text.append(text if "version" in parsed else EMPTY + text, "imports", pattern, config)
 
     def take(text: str | None, record: Record | None) -> str | None:
         if record is not None and text == record.after:
@@ -203,7 +205,7 @@ def _needs_whole(version: tuple[int, ...] | None) -> bool:
 
 def _running_version() -> tuple[int, ...] | None:
     """Of the containerd that is installed; None: it can't be asked. A copy of the section is right for all."""
-    program = shutil.which("containerd", path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
+    program = shutil.which("containerd", path=f"{os.environ.get('PATH', '')}:{PLACES}")
     if program is None:
         return None
     try:

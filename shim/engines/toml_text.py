@@ -22,7 +22,6 @@ else:
 Table = Mapping[str, Any]
 BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 MISTAKE: Final = re.compile(r"(?P<why>.*) \(at (?P<where>.*)\)", re.DOTALL)
-HEADER: Final = re.compile(r"^[ \t]*\[", re.MULTILINE)
 VERSION: Final = re.compile(r"^[ \t]*version[ \t]*=.*\n", re.MULTILINE)
 
 
@@ -87,7 +86,7 @@ def remove(text: str, key: str, item: str, source: str) -> str:
     if not left:
         del wanted[key]
     why = f"take {literal(item)} out of {key} by hand: its place was not found"
-    return _first(_without(text, key, item, bool(left)), wanted, source, why)
+    return _first(_without(text, key, item), wanted, source, why)
 
 
 def _first(spellings: Iterable[str], wanted: Table, source: str, why: str) -> str:
@@ -101,35 +100,30 @@ def _first(spellings: Iterable[str], wanted: Table, source: str, why: str) -> st
 
 
 def _with(text: str, key: str, item: str) -> Iterable[str]:
-    for _, start, end in _arrays(text, key):
-        for glue in (f", {item}", item, f"\n  {item}\n", f"\n  , {item}\n"):
+    for _, end in _arrays(text, key):
+        for glue in (f", {item}", item):
             yield text[: end - 1] + glue + text[end - 1 :]
-        yield f"{text[: start + 1]}{item}, {text[start + 1 :]}"
     line = f"{key} = [{item}]\n"
     for found in VERSION.finditer(text):
         yield text[: found.end()] + line + text[found.end() :]
     yield line + text
 
 
-def _without(text: str, key: str, item: str, others: bool) -> Iterable[str]:
-    for line, start, end in _arrays(text, key):
-        if not others:
-            yield text[:line] + text[end:].removeprefix("\n")
+def _without(text: str, key: str, item: str) -> Iterable[str]:
+    for start, end in _arrays(text, key):
+        yield text[:start] + text[end:].removeprefix("\n")
         for quoted in (literal(item), f"'{item}'"):
             for spelt in (rf",\s*{re.escape(quoted)}", rf"{re.escape(quoted)}\s*,[ \t]*", re.escape(quoted)):
                 for found in re.finditer(spelt, text[start:end]):
                     yield text[: start + found.start()] + text[start + found.end() :]
 
 
-def _arrays(text: str, key: str) -> Iterable[tuple[int, int, int]]:
-    """(the statement's start, the bracket, the end) of what may be the top level's array `key`."""
-    header = HEADER.search(text)
+def _arrays(text: str, key: str) -> Iterable[tuple[int, int]]:
+    """(start, end) of each statement that may be the top level's array `key`."""
     for found in re.finditer(rf'^[ \t]*"?{key}"?[ \t]*=[ \t]*\[', text, re.MULTILINE):
-        if header is not None and found.start() > header.start():
-            return
         end = _closing(text, found.end() - 1)
         if end is not None:
-            yield found.start(), found.end() - 1, end
+            yield found.start(), end
 
 
 def _closing(text: str, start: int) -> int | None:

@@ -22,6 +22,8 @@ APPENDED = {  # before -> after, with "/b" for `imports`
     "imports = [ '/a' ] # here\n": "imports = [ '/a' , \"/b\"] # here\n",
     'imports = [\n  "/a",\n]\n': 'imports = [\n  "/a",\n"/b"]\n',
     'imports = [\n  "/a" # last\n]\n': 'imports = [\n  "/a" # last\n, "/b"]\n',
+    'imports=["/a"]\n': 'imports=["/a", "/b"]\n',
+    "imports = [ # none\n]\n": 'imports = [ # none\n"/b"]\n',
     'imports = ["/[x]"] # ]\n': 'imports = ["/[x]", "/b"] # ]\n',
     'a = """\nimports = []\n"""\n': 'imports = ["/b"]\na = """\nimports = []\n"""\n',
     '[a]\nimports = ["/a"]\n': 'imports = ["/b"]\n[a]\nimports = ["/a"]\n',
@@ -59,7 +61,20 @@ def test_what_cannot_be_edited_is_said() -> None:
     """An array spelt in a way that is not foreseen is left to the user, with what to write."""
     with pytest.raises(GpuportionError, match=r'add "/b" to imports by hand') as refused:
         toml_text.append('"im\\u0070orts" = []\n', "imports", "/b", SOURCE)
-    assert refused.value.text.startswith(f"GP307 {SOURCE}, ")
+    assert refused.value.text.startswith(f"GP307 {SOURCE}, top level: ")
+    with pytest.raises(GpuportionError) as refused:
+        toml_text.append("a = = 2\n", "imports", "/b", SOURCE)
+    assert refused.value.text.startswith(f"GP307 {SOURCE}, line 1, column 5: ")
+
+
+def test_what_cannot_be_taken_out_is_said() -> None:
+    """The same the other way; a file that can't be read is not touched either."""
+    with pytest.raises(GpuportionError, match=r'take "/b" out of imports by hand') as refused:
+        toml_text.remove('"im\\u0070orts" = ["/b"]\n', "imports", "/b", SOURCE)
+    assert refused.value.text.startswith(f"GP307 {SOURCE}, top level: ")
+    with pytest.raises(GpuportionError) as refused:
+        toml_text.remove("a = = 2\n", "imports", "/b", SOURCE)
+    assert refused.value.text.startswith(f"GP307 {SOURCE}, line 1, column 5: ")
 
 
 def test_a_mistake_is_said_with_its_place() -> None:
