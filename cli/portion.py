@@ -11,7 +11,8 @@ from typing import Final
 
 from gpuportion.shim import request
 
-HELP: Final = {  # field of a request -> (placeholder, explanation); no placeholder: an option without a value
+# Field of a request -> (placeholder, explanation as argparse takes it); no placeholder: an option without a value.
+HELP: Final = {
     "memory": ("AMOUNT", "memory on each GPU: 4G is 10^9, 4Gi is 2^30 bytes; 4G,8G for each GPU in order"),
     "fraction": ("PART", "a part of a GPU's memory, above 0 and up to 1, instead of an amount"),
     "compute": ("PERCENT", "per cent of a GPU's compute, 1 to 100"),
@@ -29,11 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """One option for each key of a request."""
     for key in request.KEYS:
         placeholder, explanation = HELP[key.field]
-        text = explanation.replace("%", "%%")
         if placeholder:
-            parser.add_argument(key.flag, dest=key.env, metavar=placeholder, help=text)
+            parser.add_argument(key.flag, dest=key.env, metavar=placeholder, help=explanation)
         else:
-            parser.add_argument(key.flag, dest=key.env, action="store_const", const=GROW, help=text)
+            parser.add_argument(key.flag, dest=key.env, action="store_const", const=GROW, help=explanation)
 
 
 def asked(args: argparse.Namespace) -> dict[str, str]:

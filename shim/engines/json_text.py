@@ -116,7 +116,7 @@ def _members(text: str, start: int) -> list[Member]:
     members: list[Member] = []
     at = _skip(text, start + 1)
     while text[at] != "}":
-        key, behind = scanstring(text, at + 1, True)
+        key, behind = scanstring(text, at + 1)
         value_start = _skip(text, _skip(text, behind) + 1)
         _, end = _DECODER.raw_decode(text, value_start)
         members.append(Member(key, at, value_start, end))

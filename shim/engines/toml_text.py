@@ -61,7 +61,7 @@ def literal(value: object) -> str:
         return f"{{{', '.join(f'{_key(key)} = {literal(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(literal, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower()  # booleans
 
 
 def _key(key: str) -> str:

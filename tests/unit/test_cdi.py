@@ -17,7 +17,12 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
     "half a kind": (["kind"], "nvidia.com", "kind is not vendor/class"),
     "an unknown field": (["colour"], "red", "the file.colour is not a field that gpuportion knows"),
     "devices of no list": (["devices"], {}, "the file.devices is not a list"),
-    "a number as a name": (["devices", 0, "name"], 0, "the file.devices[0].name is not a device name"),
+    "a device of no object": (["devices", 0], "0", "the file.devices[0] is not an object"),
+    "a number as a name": (
+        ["devices", 0, "name"],
+        0,
+        "the file.devices[0].name is not a device name (YAML needs quotes around a number)",
+    ),
     "a name twice": (["devices", 1, "name"], "0", "devices has a name twice"),
     "an unknown edit": (["containerEdits", "netDevices"], [], "containerEdits.netDevices is not a field"),
     "a relative node": (
@@ -30,7 +35,21 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
         True,
         "containerEdits.deviceNodes[0].major is not a whole number",
     ),
-    "an odd type": (["containerEdits", "deviceNodes", 0, "type"], "x", "has a type or permissions"),
+    "an odd type": (
+        ["containerEdits", "deviceNodes", 0, "type"],
+        "x",
+        "containerEdits.deviceNodes[0] has a type or permissions that no device has",
+    ),
+    "a type of no text": (
+        ["containerEdits", "deviceNodes", 0, "type"],
+        5,
+        "containerEdits.deviceNodes[0].type is not a text",
+    ),
+    "permissions of no text": (
+        ["containerEdits", "deviceNodes", 0, "permissions"],
+        5,
+        "containerEdits.deviceNodes[0].permissions is not a text",
+    ),
     "odd permissions": (
         ["containerEdits", "deviceNodes", 0, "permissions"],
         "rx",
@@ -199,7 +218,10 @@ def test_the_drivers_files_come_from_the_spec_of_the_highest_priority() -> None:
     assert cdi.common([high, twin], cdi.GPU_KIND) is high
     other = document()
     other["containerEdits"]["env"] = ["OTHER=1"]
-    with pytest.raises(GpuportionError, match="and they differ"):
+    differ = (
+        "nvidia.yaml and /var/run/cdi/twin.yaml have the driver's files for nvidia.com/gpu, and they differ"
+    )
+    with pytest.raises(GpuportionError, match=differ):
         cdi.common([high, cdi.parse(other, "/var/run/cdi/twin.yaml", 1)], cdi.GPU_KIND)
     with pytest.raises(GpuportionError, match="mounts the driver's libcuda"):
         cdi.common([bare], cdi.GPU_KIND)
@@ -285,6 +307,7 @@ def test_every_field_is_read() -> None:
             },
             {"path": "/dev/c", "type": "", "permissions": ""},
             {"path": "/dev/d", "type": "b", "permissions": "none"},
+            {"path": "/dev/e", "type": "u"},
         ],
         "mounts": [
             {"hostPath": "/h", "containerPath": "/c", "options": ["ro", "nosuid"], "type": "bind"},
@@ -303,6 +326,7 @@ def test_every_field_is_read() -> None:
             cdi.DeviceNode("/dev/a", "/dev/b", "c", 195, 3, 438, "rw", 5, 6),
             cdi.DeviceNode("/dev/c", "/dev/c"),
             cdi.DeviceNode("/dev/d", "/dev/d", "b", permissions="none"),
+            cdi.DeviceNode("/dev/e", "/dev/e", "u"),
         ),
         mounts=(cdi.Mount("/h", "/c", ("ro", "nosuid"), "bind"), cdi.Mount("/i", "/d")),
         hooks=(

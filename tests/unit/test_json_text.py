@@ -25,6 +25,10 @@ LINES = """{
 LINE = '"gpuportion": {"path": "/opt/gpuportion-runtime"}'
 PUT = {
     "{}": LINES,
+    "{\n}": LINES,
+    '{\n"a":1,"b":2}': LINES.replace("{", '{\n"a":1,"b":2,', 1).removesuffix("\n}") + "}",
+    '{"a":1,"b":2}': '{"a":1,"b":2, "runtimes": {' + LINE + "}}",
+    LINES.replace('"/opt', '"/old'): LINES,
     '{\n  "a": 1.0\n}\n': LINES.replace("    ", "  ").replace("{", '{\n  "a": 1.0,', 1) + "\n",
     '{\n\t"runtimes": {\n\t\t"x": {"path":"y"}\n\t}}': (
         '{\n\t"runtimes": {\n\t\t"x": {"path":"y"},\n\t\t"gpuportion": '
@@ -43,11 +47,18 @@ def test_a_member_goes_in_as_the_rest_is_written(before: str, after: str) -> Non
     assert json_text.put(before, PATH, ENTRY) == after
 
 
+def test_a_text_stays_readable() -> None:
+    """Letters beyond ASCII are written as themselves."""
+    assert json_text.put('{"a": 1}', ("b",), "/ä") == '{"a": 1, "b": "/ä"}'
+    assert json_text.put('{\n "a": 1\n}', ("b",), "/ä") == '{\n "a": 1,\n "b": "/ä"\n}'
+
+
 CUT = {
     '{"runtimes": {"gpuportion": 1}}': '{"runtimes": {}}',
     '{"runtimes": {"a": 1, "gpuportion": 1}}': '{"runtimes": {"a": 1}}',
     '{"runtimes": {"gpuportion": 1, "a": 1}}': '{"runtimes": {"a": 1}}',
     '{"runtimes": {"a": 1, "gpuportion": {"x": "}"} , "b": 2}}': '{"runtimes": {"a": 1, "b": 2}}',
+    '{"runtimes": {"a": 1}}': '{"runtimes": {"a": 1}}',
     '{"runtimes": []}': '{"runtimes": []}',
     '{"other": {"gpuportion": 1}}': '{"other": {"gpuportion": 1}}',
     "{}": "{}",

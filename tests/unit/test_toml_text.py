@@ -82,6 +82,23 @@ def test_a_mistake_is_said_with_its_place() -> None:
     with pytest.raises(GpuportionError) as refused:
         toml_text.parse("a = 1\nb = = 2\n", SOURCE)
     assert refused.value.text.startswith(f"GP307 {SOURCE}, line 2, column 5: ")
+    assert refused.value.text.endswith(". Mend it first.")
+
+
+def test_a_table_is_written_as_people_write_it() -> None:
+    """Names are quoted where they have to be; letters beyond ASCII are themselves."""
+    table = {"a-b": True, "c.d": 1, "e": {"f": "ä\U0001f600", "g h": {"i": ["\x7f", 0.5]}}}
+    lines = (
+        "a-b = true",
+        '"c.d" = 1',
+        "",
+        "[e]",
+        'f = "ä\U0001f600"',
+        "",
+        '[e."g h"]',
+        'i = ["\\u007f", 0.5]',
+    )
+    assert toml_text.write(table) == "".join(f"{line}\n" for line in lines)
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
