@@ -155,6 +155,14 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
     "env without =": (["containerEdits", "env"], ["A"], "containerEdits.env has an entry without ="),
     "a group of no number": (["containerEdits", "additionalGids"], ["video"], "is not a list of group ids"),
 }
+BROKEN |= {
+    f"{name} in words": (
+        ["containerEdits", "deviceNodes", 0, name],
+        "5",
+        f"containerEdits.deviceNodes[0].{name} is not a whole number",
+    )
+    for name in ("minor", "fileMode", "uid", "gid")
+}
 
 
 def changed(path: list[str | int], value: object) -> dict[str, Any]:
