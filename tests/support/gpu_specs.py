@@ -60,21 +60,22 @@ def document() -> dict[str, Any]:
 
 
 def injection(device: str = "0", **changes: Any) -> Injection:
-    """What the daemon would fill in for a grant on one GPU of `document()`."""
+    """What the daemon would fill in for a grant on one GPU of `document()`. `changes`: of it or its interposer."""
     specs = [cdi.parse(document(), "/etc/cdi/nvidia.yaml")]
     grant = "/run/gpuportion/grants/00112233445566778899aabbccddeeff"
+    interposer: dict[str, Any] = {
+        "library": "/opt/gpuportion/lib/libcap_mem.so",
+        "nvml_library": "/opt/gpuportion/lib/libcap_nvml.so",
+        "alias": "/opt/gpuportion/lib/libcap_alias.so",
+        "policy": f"{grant}/policy",
+        "ledger": f"{grant}/ledger/ledger",
+        "preload": f"{grant}/ld.so.preload",
+        "image_drivers": (),
+    }
+    interposer |= {key: changes.pop(key) for key in interposer if key in changes}
     values: dict[str, Any] = {
         "edits": cdi.edits(specs, cdi.GPU_KIND, [device]),
         "device_numbers": NUMBERS,
-        "interposer": Interposer(
-            library="/opt/gpuportion/lib/libcap_mem.so",
-            nvml_library="/opt/gpuportion/lib/libcap_nvml.so",
-            alias="/opt/gpuportion/lib/libcap_alias.so",
-            policy=f"{grant}/policy",
-            ledger=f"{grant}/ledger/ledger",
-            preload=f"{grant}/ld.so.preload",
-            image_drivers=changes.pop("image_drivers", ()),
-        ),
         "hooks": stages.entries(
             "/opt/gpuportion/bin/gpuportion-hook",
             socket="/run/gpuportion/gpuportiond.sock",
@@ -84,4 +85,4 @@ def injection(device: str = "0", **changes: Any) -> Injection:
         "cdi_paths": cdi.targets(specs, cdi.GPU_KIND),
         "driver_majors": frozenset({195, 511}),
     }
-    return Injection(**{**values, **changes})
+    return Injection(**{"interposer": Interposer(**interposer), **values, **changes})
