@@ -74,7 +74,7 @@ class RoleChanges:
         _refuse([(gpu, self._against_giving(gpu, readings.get(gpu.uuid))) for gpu in chosen])
         had = {gpu.uuid for gpu in chosen if self._roles.has_mig_role(gpu.uuid)}
         self._keep(self._roles.give, chosen)
-        off = [gpu for gpu in chosen if not readings[gpu.uuid].mode]
+        off = [gpu for gpu in chosen if not modes.stays_on(readings[gpu.uuid])]
         said = yield from self._switch_all(off, on=True)
         failed = [(gpu, why) for gpu in off if (why := _refusal(said[gpu.uuid], on=True))]
         self._keep(self._roles.take, [gpu for gpu, _ in failed if gpu.uuid not in had])
@@ -95,7 +95,7 @@ class RoleChanges:
             _, left = yield from self._clear(gpu.uuid)
             kept += [gpu.uuid] if left else []
         readings = self._readings()
-        on = [gpu for gpu in chosen if gpu.uuid in readings and readings[gpu.uuid].mode]
+        on = [gpu for gpu in chosen if gpu.uuid in readings and not modes.stays_off(readings[gpu.uuid])]
         empty = [gpu for gpu in on if not readings[gpu.uuid].instances]
         said = yield from self._switch_all(empty, on=False)
         notes = {gpu.uuid: _refusal(said[gpu.uuid], on=False) for gpu in empty}
@@ -150,7 +150,7 @@ class RoleChanges:
         return f"it is in use by {_listed(names)}. End them first" if names else ""
 
     def _against_taking(self, gpu: Gpu, reading: MigReading | None) -> str:
-        if not self._roles.has_mig_role(gpu.uuid) and (reading is None or not reading.mode):
+        if not self._roles.has_mig_role(gpu.uuid) and (reading is None or modes.stays_off(reading)):
             return "it does not have the MIG role"
         portions = self._users(gpu.uuid).portions
         return f"it has instances of {_listed(portions)}. End them first" if portions else ""

@@ -44,6 +44,16 @@ def to_switch_on(has_role: bool, reading: MigReading | None) -> bool:
     return has_role and reading is not None and not reading.mode and not reading.pending
 
 
+def stays_on(reading: MigReading) -> bool:
+    """Now and after the next reset."""
+    return reading.mode and reading.pending
+
+
+def stays_off(reading: MigReading) -> bool:
+    """Now and after the next reset: one that was asked for and waits for a reset would come with any later one."""
+    return not reading.mode and not reading.pending
+
+
 def shown(reading: MigReading | None) -> str:
     """`on`, `off`, or what a reset would make of it; "" without MIG."""
     if reading is None:

@@ -21,7 +21,7 @@ from gpuportion.allocator.role_changes import RoleChanges, Switched
 from gpuportion.errors import GpuportionError
 
 OFF, ON = MigReading(False, False, at=0.0), MigReading(True, True, at=0.0)
-PENDING = MigReading(False, True, at=0.0)
+PENDING, PENDING_OFF = MigReading(False, True, at=0.0), MigReading(True, False, at=0.0)
 ROW = dict[str, Any]
 
 
@@ -68,12 +68,14 @@ class Machine:
         return [], self.kept
 
     def run(self, steps: Steps[list[ROW]]) -> list[ROW]:
-        wait = drive(steps)
+        wait = drive(_caught(steps))
         while not wait.is_over:
             assert select.select([self.workers.wake], [], [], 60)[0]
             self.workers.take()
-        found: list[list[ROW]] = []
+        found: list[list[ROW] | GpuportionError] = []
         wait.then(found.append)
+        if isinstance(found[0], GpuportionError):
+            raise found[0]
         return found[0]
 
     def give(self, *words: str) -> list[ROW]:
@@ -85,6 +87,14 @@ class Machine:
     @property
     def having(self) -> list[str]:
         return [gpu.uuid for gpu in self.gpus if self.roles.has_mig_role(gpu.uuid)]
+
+
+def _caught(steps: Steps[list[ROW]]) -> Steps[list[ROW] | GpuportionError]:
+    """As the daemon's operations do: after the first wait nobody else could."""
+    try:
+        return (yield from steps)
+    except GpuportionError as refusal:
+        return refusal
 
 
 def shown(rows: Sequence[ROW]) -> list[tuple[int, str, str]]:
@@ -149,6 +159,22 @@ def test_where_a_reset_is_needed_the_role_stays_and_it_is_said(tmp_path: Path) -
     assert shown([row]) == [(0, "mig", "off, on after a reset")]
     assert "nvidia-smi --gpu-reset -i 0" in row["note"]
     assert machine.having == ["GPU-a"]
+
+
+def test_what_waits_for_a_reset_is_called_off(tmp_path: Path) -> None:
+    """Else the next reset, whoever does it, gives a mode that does not belong to the role any more."""
+    machine = Machine(tmp_path, a=OFF)
+    machine.does["GPU-a"] = (PENDING, "the GPU has to be reset first")
+    machine.give("0")
+    del machine.does["GPU-a"]
+    assert shown(machine.take("0")) == [(0, "fraction", "off")]
+    machine.readings["GPU-a"] = ON
+    machine.look()
+    machine.give("0")
+    machine.does["GPU-a"] = (PENDING_OFF, "the GPU has to be reset first")
+    assert shown(machine.take("0")) == [(0, "fraction", "on, off after a reset")]
+    del machine.does["GPU-a"]
+    assert shown(machine.give("0")) == [(0, "mig", "on")]
 
 
 def test_what_the_driver_refuses_is_as_before(tmp_path: Path) -> None:
