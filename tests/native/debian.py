@@ -6,9 +6,12 @@ system's is read or changed. The cache is `~/.cache/gpuportion-tests`, or where 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -88,8 +91,9 @@ def unpacked(name: str, suite: str, component: str, *packages: str) -> Path:
     if os.uname().machine != "x86_64":
         raise UnavailableError("tested with x86-64 packages only")
     folder = cache_folder() / name
-    if not (folder / "complete").exists():
-        _fetch(folder, suite, component, packages)
+    with _alone(folder):
+        if not (folder / "complete").exists():
+            _fetch(folder, suite, component, packages)
     return folder / "root"
 
 
@@ -98,14 +102,28 @@ def system(name: str, suite: str, *packages: str, architecture: str = "amd64") -
     if os.uname().machine != "x86_64":
         raise UnavailableError("tested with x86-64 packages only")
     folder = cache_folder() / name
-    if not (folder / "complete").exists():
-        _empty(folder, f"deb [arch={architecture} signed-by={KEYRING}] {_mirror()} {suite} main\n")
-        chosen = f"-oAPT::Architecture={architecture}"
-        _apt(folder, chosen, f"-oAPT::Architectures={architecture}", "update")
-        only = ("--no-install-recommends", "--download-only", "--yes", "install", *packages)
-        _apt(folder, chosen, f"-oAPT::Architectures={architecture}", *only)
-        _unpack_merged(folder)
+    with _alone(folder):
+        if not (folder / "complete").exists():
+            _install(folder, suite, packages, architecture)
     return folder / "root"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Tests run in two processes at once, and both may want the same packages."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _install(folder: Path, suite: str, packages: tuple[str, ...], architecture: str) -> None:
+    _empty(folder, f"deb [arch={architecture} signed-by={KEYRING}] {_mirror()} {suite} main\n")
+    chosen = f"-oAPT::Architecture={architecture}"
+    _apt(folder, chosen, f"-oAPT::Architectures={architecture}", "update")
+    only = ("--no-install-recommends", "--download-only", "--yes", "install", *packages)
+    _apt(folder, chosen, f"-oAPT::Architectures={architecture}", *only)
+    _unpack_merged(folder)
 
 
 def _unpack_merged(folder: Path) -> None:
