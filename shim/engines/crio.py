@@ -46,12 +46,12 @@ def drop_in(said: Iterable[toml_text.Table], runtime_path: str, *, set_default: 
     return HEAD + toml_text.write({"crio": {"runtime": {**chosen, "runtimes": {RUNTIME: entry}}}})
 
 
-def _merged(said: Iterable[toml_text.Table]) -> tuple[str | None, dict[str, dict[str, Any]]]:
-    """The default runtime and every runtime's table, as CRI-O has them in the end."""
-    default, runtimes = None, dict[str, dict[str, Any]]()
+def _merged(said: Iterable[toml_text.Table]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The default runtime ("": not said) and every runtime's table, as CRI-O has them in the end."""
+    default, runtimes = "", dict[str, dict[str, Any]]()
     for parsed in said:
         runtime = toml_text.inner(parsed, "crio", "runtime")
-        default = runtime.get("default_runtime", default)
+        default = str(runtime.get("default_runtime", default))
         for name in toml_text.inner(runtime, "runtimes"):
             runtimes[name] = toml_text.inner(runtime, "runtimes", name)
     return default, runtimes
@@ -61,7 +61,7 @@ def default(config: str) -> tuple[str, str]:
     """Name and program of the runtime that pods have which name none; "": CRI-O's own."""
     files = [*_others(config), os.path.abspath(config)]
     name, runtimes = _merged(toml_text.parse(installation.read(path), path) for path in files)
-    return name or "", str(runtimes.get(name or "", {}).get("runtime_path") or "")
+    return name, str(runtimes.get(name, {}).get("runtime_path") or "")
 
 
 def edits(config: str, runtime_path: str, set_default: bool) -> list[Edit]:
