@@ -72,7 +72,8 @@ def _check_built(want: Request) -> None:
     if want.compute is not None:
         what, why = (
             f"{want.compute} % of a GPU's compute",
-            "no share of time is enforced on a GPU yet. Drop GPU_COMPUTE.",
+            "MIG alone divides compute, on GPUs with the MIG role and for containers. "
+            "Drop GPU_COMPUTE, or give a GPU the role: gpuportion node set-role --mig-enabled",
         )
     elif want.mig is not None:
         what, why = f"the MIG profile {want.mig}", "GPU_ROLE=fraction keeps it from MIG. Drop one of them."

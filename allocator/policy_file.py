@@ -28,7 +28,8 @@ def read_trusted(path: str, *, needed: bool) -> Policy:
         return parse(_text(path, trusted=True), path)
     except FileNotFoundError:
         if needed:
-            raise GpuportionError("GP306", what=f"reading {path}", why="it is not there") from None
+            why = "it is not there. Make it, or leave out --config: then nothing is restricted"
+            raise GpuportionError("GP306", what=f"reading {path}", why=why) from None
         return Policy()
 
 

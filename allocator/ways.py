@@ -24,7 +24,10 @@ from gpuportion.shim.request import Request, Role
 
 ByFraction = Callable[[Sequence[Gpu]], "Placement | no_room.Refusal"]
 ByMig = Callable[[], "Plan | refusals.Refusal"]
-NO_FRACTIONS: Final = "every GPU that may serve it has the MIG role. Drop GPU_ROLE, or take the role from one"
+NO_FRACTIONS: Final = (
+    "every GPU that may serve it has the MIG role. Take it from one (gpuportion node remove-role --mig-enabled), "
+    "select others (GPU_SELECT), or, for a container, leave out GPU_ROLE"
+)
 
 
 def order(want: Request) -> tuple[Role, ...]:

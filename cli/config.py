@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Final
 
@@ -35,15 +36,15 @@ class Config(Plain):
 def _check(path: str | None) -> int:
     from gpuportion.allocator import policy_file
 
-    of_daemon, path = path is None, path or policy_file.PATH
     try:
-        if of_daemon:
-            policy_file.read_trusted(path, needed=True)
+        if path is None:
+            policy_file.read_trusted(policy_file.PATH, needed=False)
         else:
             policy_file.read(path)
     except FileNotFoundError:
         raise GpuportionError("GP305", what=path, why="there is no such file") from None
-    print(f"{path}: good")
+    there = path or os.path.lexists(policy_file.PATH)
+    print(f"{path or policy_file.PATH}: {'good' if there else 'not there, so nothing is restricted'}")
     return 0
 
 

@@ -22,7 +22,7 @@ TEMPLATES: Final = {
     "GP106": "{keys} contradict each other: {why}. Drop one of them.",
     "GP107": "{key}={value} {why}",
     "GP108": "{key} is not known. Did you mean {nearest}? A misspelt request is never taken for no request.",
-    "GP109": "{what} cannot be served by this node yet: {why}",
+    "GP109": "{what} cannot be served by this node: {why}",
     "GP110": (
         "{subject} is refused: {what}.\nThis is a rule of the administrator ({key}; `gpuportion config show` "
         "lists them). {hint}"
