@@ -150,7 +150,8 @@ def test_without_a_simulation_there_is_no_device(tmp_path: Path, sim: Sim) -> No
 def test_a_file_that_is_no_state_is_no_driver(tmp_path: Path, sim: Sim) -> None:
     """Too short, or of another version: refused before anything of it is used."""
     valid = Path(sim.state).read_bytes()
-    other = valid.replace(state.VERSION.encode(), b"gpuportion-sim 2\n")
+    other = valid.replace(state.VERSION.encode(), b"gpuportion-sim 1\n")
+    assert other != valid
     for i, content in enumerate([b"", valid[:100], valid[:-1], other]):
         path = tmp_path / f"wrong{i}"
         path.write_bytes(content)
