@@ -153,6 +153,13 @@ REFUSED = {
     "version = 4\n": "version: this is a configuration of version 4; gpuportion knows 2 and 3",
     "version = = 2\n": "line 1, column 11: ",
 }
+WAYS_OUT = {
+    "disabled_plugins": " is disabled, so nothing would read a runtime. Take it out of disabled_plugins for Kubernetes; "
+    "docker, and ctr run --runc-binary, need no installation into containerd.",
+    "version": "; gpuportion knows 2 and 3. Move it to version 2 first (containerd config migrate, where containerd "
+    "has that).",
+    "line": "Mend it first.",
+}
 
 
 @pytest.mark.parametrize("text", REFUSED)
@@ -163,6 +170,7 @@ def test_a_containerd_that_would_not_read_us_is_refused(text: str, tmp_path: Pat
     with pytest.raises(GpuportionError) as refused:
         installed("containerd", config)
     assert refused.value.text.startswith(f"GP307 {config}, {REFUSED[text]}")
+    assert refused.value.text.endswith(WAYS_OUT[REFUSED[text].partition(":")[0].partition(" ")[0]])
     assert config.read_text() == text and len(list(tmp_path.iterdir())) == 1
 
 
