@@ -154,8 +154,8 @@ REFUSED = {
     "version = = 2\n": "line 1, column 11: ",
 }
 WAYS_OUT = {
-    "disabled_plugins": " is disabled, so nothing would read a runtime. Take it out of disabled_plugins for Kubernetes; "
-    "docker, and ctr run --runc-binary, need no installation into containerd.",
+    "disabled_plugins": " is disabled, so nothing would read a runtime. Take it out of disabled_plugins for "
+    "Kubernetes; docker, and ctr run --runc-binary, need no installation into containerd.",
     "version": "; gpuportion knows 2 and 3. Move it to version 2 first (containerd config migrate, where containerd "
     "has that).",
     "line": "Mend it first.",
