@@ -100,6 +100,7 @@ def test_code_is_counted_for_each_of_two_processes_that_are_number_one(daemon: D
     with subprocess.Popen(words, env=environment(daemon)) as init:
         try:
             daemon.until(lambda: Path(f"/proc/{init.pid}/comm").read_text() == "sleep\n")
+            daemon.until(lambda: bool(Path(f"/proc/{init.pid}/environ").read_text()))
             pairs = Path(f"/proc/{init.pid}/environ").read_text().rstrip("\0").split("\0")
             environ = dict(pair.split("=", 1) for pair in pairs)
             with in_nested_namespace(init.pid, environ) as one, in_nested_namespace(init.pid, environ) as two:
