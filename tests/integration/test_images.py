@@ -61,7 +61,7 @@ def test_etc_as_a_read_only_volume(node: Node, root_folder: Path, tmp_path: Path
     shutil.copytree(root_folder / "etc", etc)
     for name in ("resolv.conf", "hosts", "hostname"):
         (etc / name).touch()  # docker's own, which would fail without us
-    (etc / "ld.so.preload").unlink(missing_ok=True)  # the place that a container of another test left in the root
+    (etc / "ld.so.preload").unlink(missing_ok=True)  # left there by another test's container
     options = ["-v", f"{etc}:/etc:ro"]
     done = node.docker_run("1G", options=options, command=["true"])
     assert done.returncode == 125
