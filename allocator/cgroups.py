@@ -56,9 +56,9 @@ def membership(pid: int) -> dict[str, str]:
 
 def parse(text: str) -> dict[str, str]:
     """A file /proc/PID/cgroup: lines "number:names:path", of which the path can hold colons, and all that Python takes
-    for the end of a line but a newline."""
+    for the end of a line but a newline. A last line that was cut off says nothing."""
     found: dict[str, str] = {}
-    for line in filter(None, text.split("\n")):
+    for line in text.split("\n")[:-1]:
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             found[name] = path

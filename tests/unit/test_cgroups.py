@@ -74,6 +74,12 @@ def test_the_kernels_list_is_read_whatever_the_names_are() -> None:
     assert cgroups.parse("") == {}
 
 
+@pytest.mark.parametrize("cut", ["3", "3:cpu", "3:cpu:/a"])
+def test_a_line_that_was_cut_off_says_nothing(cut: str) -> None:
+    """Whoever makes cgroups makes paths of any length, and no more than 16 KiB are read."""
+    assert cgroups.parse(f"4:pids:/a\n{cut}") == {"pids": "/a"}
+
+
 @pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
 def test_nothing_but_a_newline_ends_a_line(end: str) -> None:
     """Who may make cgroups could else say to be in another's, or break the list."""

@@ -101,6 +101,17 @@ def test_a_mapped_file_may_have_any_name(tmp_path: Path) -> None:
             assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
 
 
+@pytest.mark.parametrize("space", [" ", "\r", "\v", "\x85"])
+def test_a_name_says_nothing_of_the_device(tmp_path: Path, space: str) -> None:
+    """Else a process could be counted as another's by what it calls a file."""
+    forged = tmp_path / space.join(("x", "7f0-7f1", "r--s", "00000000", "fa0:4d", "1", "y"))
+    with forged.open("wb+") as file:
+        file.truncate(4096)
+        with mmap.mmap(file.fileno(), 4096):
+            assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
+            assert processes.maps_device(os.getpid(), os.fstat(file.fileno()).st_dev)
+
+
 def test_the_boot_is_the_kernels_word_for_it() -> None:
     """What makes a row of an earlier boot mean nothing."""
     with open("/proc/sys/kernel/random/boot_id") as file:
