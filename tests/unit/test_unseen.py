@@ -14,15 +14,16 @@ from gpuportion.sizes import MIB
 KEY = Key("token", "GPU-0", 7)
 
 
-def told(samples: Sequence[tuple[int, int]]) -> list[int | None]:
+def told(samples: Sequence[tuple[int, int]]) -> list[float | None]:
     """What is said after each sample of (held, counted), in MiB; the process does as it is told at once."""
-    unseen, said, answers = Unseen(), 0, []
+    unseen, said = Unseen(), 0
+    answers: list[float | None] = []
     for held, counted in samples:
         answer = None
         if unseen.is_due(KEY, held * MIB):
             answer = unseen.measure(KEY, counted * MIB + said, said)
         said = said if answer is None else answer
-        answers.append(None if answer is None else answer // MIB)
+        answers.append(None if answer is None else answer / MIB)
     return answers
 
 
