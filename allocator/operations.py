@@ -266,7 +266,7 @@ class Operations:
                 libnvml=self._portions.driver_file(grant.token, NVML),
                 ledger=self._grants.ledger(grant),
             )
-            # Reached by a name that only this caller is told; the ledger itself is 0666.
+            # What it starts may run as any user, so every user of the host can reach it (docs/limits.md).
             os.chmod(os.path.dirname(self._grants.ledger(grant)), 0o711)
             portion = self._portions.make(grant.token, folder, mounts)
             here("portion-made")
