@@ -24,6 +24,7 @@ UNDERSTOOD: list[tuple[list[str], Request]] = [
     (["GPU_MEMORY_LIMIT=4G,8G"], Request(memory=(G4, G8), count=2)),
     (["GPU_MEMORY_LIMIT=4G, 8G", "GPU_COUNT=2"], Request(memory=(G4, G8), count=2)),
     (["GPU_MEMORY_LIMIT=4G", "GPU_COUNT=2"], Request(memory=(G4, G4), count=2)),
+    (["GPU_MEMORY_LIMIT=" + ",".join(["4G"] * 16)], Request(memory=(G4,) * 16, count=16)),
     (["GPU_FRACTION=0.5"], Request(fraction=Decimal("0.5"))),
     (["GPU_FRACTION=1"], Request(fraction=Decimal(1))),
     (["GPU_FRACTION=.3333"], Request(fraction=Decimal("0.3333"))),
@@ -38,6 +39,7 @@ UNDERSTOOD: list[tuple[list[str], Request]] = [
     (["GPU_SELECT=" + ",".join("0" * 64)], Request(select=("0",) * 64)),
     (["GPU_ROLE=mig", "GPU_MEMORY_LIMIT=4G"], Request(role=Role.MIG, memory=(G4,))),
     (["GPU_MIG_GROW=allow", "GPU_MEMORY_LIMIT=4G"], Request(mig_grow=True, memory=(G4,))),
+    (["NVIDIA_GPU_MEMORY_LIMIT=1"], Request(memory=(sizes.MIB,))),
     (["NVIDIA_GPU_MEMORY_LIMIT=4096"], Request(memory=(4096 * sizes.MIB,))),
     (["NVIDIA_GPU_MEMORY_REQUEST=4096", "GPU_COUNT=2"], Request(memory=(4096 * sizes.MIB,) * 2, count=2)),
     (["NVIDIA_GPU_MEMORY_LIMIT=1024", "GPU_MEMORY_LIMIT=1Gi"], Request(memory=(1 << 30,))),
@@ -64,23 +66,33 @@ REFUSED: list[tuple[list[str], str]] = [
         ["GPU_MEMORY_LIMIT=4G,8G", "GPU_COUNT=1"],
         "GP106 GPU_MEMORY_LIMIT=4G,8G and GPU_COUNT=1 contradict each ",
     ),
-    (["GPU_MEMORY_LIMIT=" + ",".join(["4G"] * 17)], "GP107 GPU_MEMORY_LIMIT=4G,4G"),
+    (
+        ["GPU_MEMORY_LIMIT=" + ",".join(["4G"] * 17)],
+        f"GP107 GPU_MEMORY_LIMIT={','.join(['4G'] * 17)} has 17 amounts; one container can get 16 GPUs.",
+    ),
     (
         ["GPU_MEMORY_LIMIT=4G", "GPU_FRACTION=0.5"],
-        "GP106 GPU_MEMORY_LIMIT=4G and GPU_FRACTION=0.5 contradict",
+        "GP106 GPU_MEMORY_LIMIT=4G and GPU_FRACTION=0.5 contradict each other: one is an amount, the other a part "
+        "of a GPU",
     ),
     (
         ["NVIDIA_GPU_MEMORY_LIMIT=9", "GPU_FRACTION=0.5"],
         "GP106 NVIDIA_GPU_MEMORY_LIMIT=9 and GPU_FRACTION=0.5",
     ),
-    (["GPU_FRACTION=0"], "GP107 GPU_FRACTION=0 is not above 0"),
+    (
+        ["GPU_FRACTION=0"],
+        "GP107 GPU_FRACTION=0 is not above 0 and up to 1. Write 0.5 for half a GPU, GPU_COUNT=2 for two GPUs.",
+    ),
     (["GPU_FRACTION=1.0001"], "GP107 GPU_FRACTION=1.0001 is not above 0"),
-    (["GPU_FRACTION=0.50000"], "GP107 GPU_FRACTION=0.50000 has more than 4 decimals"),
+    (
+        ["GPU_FRACTION=0.50000"],
+        "GP107 GPU_FRACTION=0.50000 has more than 4 decimals. Write 0.3333 for a third.",
+    ),
     (["GPU_FRACTION=50%"], "GP107 GPU_FRACTION=50% is not a part of a GPU"),
     (["GPU_FRACTION=nan"], "GP107 GPU_FRACTION=nan is not a part of a GPU"),
     (["GPU_FRACTION=1e-1"], "GP107 GPU_FRACTION=1e-1 is not a part of a GPU"),
     (["GPU_FRACTION=0.5,0.5"], "GP107 GPU_FRACTION=0.5,0.5 is not a part of a GPU"),
-    (["GPU_FRACTION="], "GP107 GPU_FRACTION= is empty"),
+    (["GPU_FRACTION="], "GP107 GPU_FRACTION= is empty. Give it a value, or leave it out."),
     (
         ["GPU_COMPUTE=0"],
         "GP107 GPU_COMPUTE=0 is not a per cent of a GPU's compute. Write a whole number from 1 to 100.",
@@ -94,7 +106,14 @@ REFUSED: list[tuple[list[str], str]] = [
         "GP107 GPU_COUNT=17 is not a number of GPUs that one container can get. Write a whole number ",
     ),
     (["GPU_COUNT=all"], "GP107 GPU_COUNT=all is not a number of GPUs"),
-    (["GPU_MIG=1g.5gb,1g.5gb"], "GP107 GPU_MIG=1g.5gb,1g.5gb names several profiles"),
+    (
+        ["GPU_MIG=1g.5gb,1g.5gb"],
+        "GP107 GPU_MIG=1g.5gb,1g.5gb names several profiles; a container gets one. Write one, such as 2g.10gb.",
+    ),
+    (["GPU_MIG=2g=10gb"], "GP107 GPU_MIG=2g=10gb is not the name of a MIG profile"),
+    (["GPU_MIG=" + "x" * 80], f"GP107 GPU_MIG={'x' * 80} is not the name"),
+    (["GPU_MIG=" + "x" * 81], f"GP107 GPU_MIG={'x' * 77}... is not the name"),
+    (["GPU_SELECT=0\x07"], "GP107 GPU_SELECT='0\\x07' is not a choice of GPUs"),
     (["GPU_MIG=2g 10gb"], "GP107 GPU_MIG=2g 10gb is not the name of a MIG profile"),
     (["GPU_SELECT=0,,1"], "GP107 GPU_SELECT=0,,1 is not a choice of GPUs"),
     (["GPU_SELECT=" + "x" * 129], "GP107 GPU_SELECT=xxxxx"),
@@ -103,7 +122,10 @@ REFUSED: list[tuple[list[str], str]] = [
         ["GPU_ROLE=whole", "GPU_COUNT=1"],
         "GP107 GPU_ROLE=whole is not a way of serving. Write fraction or mig.",
     ),
-    (["GPU_ROLE=mig"], "GP107 GPU_ROLE=mig asks for nothing by itself"),
+    (
+        ["GPU_ROLE=mig"],
+        "GP107 GPU_ROLE=mig asks for nothing by itself. Add GPU_MEMORY_LIMIT, for example.",
+    ),
     (["GPU_MIG_GROW=allow"], "GP107 GPU_MIG_GROW=allow asks for nothing by itself"),
     (["GPU_MIG_GROW=yes", "GPU_COUNT=1"], "GP107 GPU_MIG_GROW=yes is not understood. Write allow"),
     (["NVIDIA_GPU_MEMORY_LIMIT=4G"], "GP107 NVIDIA_GPU_MEMORY_LIMIT=4G is not a whole number of MiB"),
@@ -211,8 +233,20 @@ def test_an_annotation_written_by_hand_does_not_undo_a_request(name: str, value:
     assert from_container(["GPU_MEMORY_LIMIT=4G"], {name: value}) == Request(memory=(G4,))
 
 
+def test_whose_a_container_is_asks_for_nothing() -> None:
+    """An annotation of ours that is no request."""
+    assert from_container([], {request.USER: "alice"}) is None
+
+
 def test_a_flood_of_names_is_refused_at_once() -> None:
     """Each would be compared with ours, while nobody else is served."""
+    names = [f"GPU_{chr(65 + n // 26) * 9}{chr(65 + n % 26) * 9}=1" for n in range(request.MOST_STRANGE + 1)]
+    assert from_container(names[1:], {}) is None
+    with pytest.raises(GpuportionError) as refusal:
+        from_container(names, {})
+    assert refusal.value.text.endswith(
+        "257 environment variables begin with GPU_ and are not ours; 256 are looked at"
+    )
     with pytest.raises(GpuportionError, match="100000 environment variables begin with GPU_"):
         request.from_container([f"GPU_MXMO{n}=1" for n in range(100_000)], {})
     assert request.from_container([f"GPU_{'M' * 100_000}{n}=1" for n in range(200)], {}) is None
