@@ -110,3 +110,12 @@ def test_nobody_is_ended_for_what_was_seen_but_briefly() -> None:
     look(audit, stranger(), mine(6 * GIB), at=11)
     assert {one.key.kind: one.may_be_ended(11) for one in audit.reported} == {STRANGER: True, OVER: False}
     assert all(one.may_be_ended(10 + LASTING) for one in audit.reported)
+
+
+def test_what_is_reported_comes_the_oldest_first() -> None:
+    """In whichever order the driver lists processes."""
+    audit = Audit()
+    look(audit, stranger(pid=7), at=1)
+    look(audit, stranger(pid=6), stranger(pid=7), at=2)
+    assert [one.processes[0].pid for one in audit.reported] == [7, 6]
+    assert [one.since for one in audit.reported] == [1, 2]
