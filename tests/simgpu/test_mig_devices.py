@@ -214,14 +214,14 @@ def boxed(sim: Sim, *nodes: str) -> tuple[list[str], dict[str, str]]:
     """A command that starts another where /dev has those of the simulation's nodes, as a container's; its env."""
     binds = "\n".join(f"bind {node}" for node in nodes)
     script = f"""
-        mount -t tmpfs none /tmp
-        mkdir -p /tmp/dev
-        mount -t tmpfs none /tmp/dev
-        bind() {{ mkdir -p $(dirname /tmp/dev/$1); cp -a {sim.directory}/dev/$1 /tmp/dev/$1; }}
+        box={sim.directory}/box
+        mkdir -p $box
+        mount -t tmpfs none $box
+        bind() {{ mkdir -p $(dirname $box/$1); cp -a {sim.directory}/dev/$1 $box/$1; }}
         {binds}
-        touch /tmp/dev/gpuportion-sim
-        mount --bind {sim.state} /tmp/dev/gpuportion-sim
-        mount --rbind /tmp/dev /dev
+        touch $box/gpuportion-sim
+        mount --bind {sim.state} $box/gpuportion-sim
+        mount --rbind $box /dev
         exec "$@"
     """
     env = {"LD_LIBRARY_PATH": sim.lib, "GPUPORTION_SIM_STATE": ""}
@@ -230,7 +230,7 @@ def boxed(sim: Sim, *nodes: str) -> tuple[list[str], dict[str, str]]:
 
 @pytest.fixture
 def outside(tmp_path_factory: pytest.TempPathFactory, libraries: Path) -> Iterator[Sim]:
-    """An A100 in MIG mode that lies where the container's /tmp does not hide it."""
+    """An A100 in MIG mode, in a folder of root's."""
     folder = f"/run/gpuportion-test-mig-{os.getpid()}"
     yield simgpu.start("a100-40gb", folder, cdi_dir=None, libraries=str(libraries), behaviour=ON)
     simgpu.stop(folder, None)
