@@ -42,7 +42,7 @@ demo: build $(VENV)/.clients
 
 test: build $(VENV)/.clients $(VENV)/.dev
 	@tools/prepare containers test
-	@tools/two-lanes $(PY) $(PYTEST_ARGS)
+	@$(PY) tools/two_lanes.py $(PYTEST_ARGS)
 
 # The same tests with their storms at full size, and on other engines.
 test-long: build $(VENV)/.clients $(VENV)/.dev
