@@ -31,7 +31,7 @@ from gpuportion.errors import RefusedError
 CONFIG: Final = Path(__file__).parents[1] / "unit" / "docker-config.json"
 """A config.json as docker writes it, of its usual size."""
 
-PATIENCE: Final = float(os.environ.get("GPUPORTION_TEST_PATIENCE", "60"))
+PATIENCE: Final = float(os.environ.get("GPUPORTION_TEST_PATIENCE", "150"))
 """Seconds until a test takes it that something will never be. Where most tests must fail, less is enough."""
 
 GB: Final = 10**9

@@ -142,10 +142,10 @@ class Node:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=150,
         )
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 150) -> None:
         """Waits for what must come to be, by itself, soon; the bound is only there to end a broken test."""
         deadline = time.monotonic() + seconds
         while not condition():
