@@ -250,17 +250,22 @@ def _run(options: argparse.Namespace) -> None:
     server.on_readable(workers.wake, workers.take)
     server.on_readable(sampler.wake, lambda: _look(sampler, view, auditor, rules))
     with _signals(server, lambda: rules.read_again(functools.partial(keep_to, view))):
-        log.info("ready on %s/gpuportiond.sock: %d grants", options.run_dir, len(grants.live()))
-        systemd.notify("READY=1")
-        _settle()
-        server.run()
-    systemd.notify("STOPPING=1")
-    log.info("ends; %d grants go on without it", len(grants.live()))
+        _serve(server, options.run_dir, grants)
     sampler.stop()
     partitions.stop(LAST_WAIT)
     hints.close()
     listener.close()
     store.close()
+
+
+def _serve(server: Server, run_dir: str, grants: Grants) -> None:
+    """Until a signal ends it."""
+    log.info("ready on %s/gpuportiond.sock: %d grants", run_dir, len(grants.live()))
+    systemd.notify("READY=1")
+    _settle()
+    server.run()
+    systemd.notify("STOPPING=1")
+    log.info("ends; %d grants go on without it", len(grants.live()))
 
 
 def _partitions(
