@@ -41,8 +41,9 @@ from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.host_portion import HostPortions
 from gpuportion.allocator.mig.book import Book
+from gpuportion.allocator.mig.host import PATIENCE, Host
 from gpuportion.allocator.mig.node import MigNode
-from gpuportion.allocator.mig.partitions import PATIENCE, Host, Partitions
+from gpuportion.allocator.mig.partitions import Partitions
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.mig_grants import MigGrants

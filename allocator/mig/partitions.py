@@ -1,10 +1,10 @@
-"""MIG instances for grants: made, handed over, kept idle, removed. The shell around the planner, the book and the acts.
+"""MIG instances for grants: made, handed over, kept idle. The shell around the planner, the book and the acts.
 
     serve      an intent is written down, the act is handed to the GPU's thread, its outcome is written down, whoever
                still waits; if the driver had no room there after all, the plan is made again without that place
     free       the grant is over: the instance is idle, and stays
     look       what is written down and what the driver shows are made to agree; what is to go is tried again
-    collect    idle instances are removed at once; by `look`, those that have been idle for too long
+    collect    idle instances are removed at once (`removals.py`)
 
 One thread, which is the daemon's. An instance is only touched if it is in the book and the driver shows it as it is
 there. Knows grants by their tokens alone."""
@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gpuportion.allocator.devices import Gpu
@@ -23,67 +21,31 @@ from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.mig import acts
 from gpuportion.allocator.mig.acts import Outcome
 from gpuportion.allocator.mig.asks import ask_of
+from gpuportion.allocator.mig.at_work import Act, AtWork
 from gpuportion.allocator.mig.book import Book
+from gpuportion.allocator.mig.host import Host
 from gpuportion.allocator.mig.instances import Instance
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.planner import Plan, Policy, Spot, plan
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.allocator.mig.records import Change, Phase, Record, Verdict, reconcile
 from gpuportion.allocator.mig.refusals import Refusal
+from gpuportion.allocator.mig.removals import Removals
 from gpuportion.allocator.mig.seen import MigReading
 from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.nvml.mig import Migs
-from gpuportion.allocator.pending import Steps, Wait
+from gpuportion.allocator.pending import Steps
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB
 
 log: Final = logging.getLogger("gpuportiond")
 
-PATIENCE: Final = 30.0
-"""Seconds that a request may take here, unless the daemon was told otherwise; who creates a container waits for 40."""
-
 TRIES: Final = 8
 """Plans for one request, where the driver has no room at the place of the one before."""
 
-FIRST_RETRY: Final = 1.0
-LAST_RETRY: Final = 60.0
-"""Seconds until an instance that could not be removed is tried again."""
-
 Replan = Callable[[frozenset[Spot]], Plan]
 """Another plan for the same request, without these places; GpuportionError if there is none."""
-
-
-@dataclass(slots=True)
-class Act:
-    """What was handed to a GPU's thread. `keys`: the records that it works on."""
-
-    gpu: str
-    keys: frozenset[int]
-    deadline: float
-    wait: Wait[Outcome | None]
-    outcome: Outcome = dataclasses.field(default_factory=Outcome)
-    ended: float = 0.0
-
-    @property
-    def is_wanted(self) -> bool:
-        """False once whoever asked for it has given up."""
-        return not self.wait.is_over
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What the daemon is to the partitions.
-
-    `now`: seconds of CLOCK_BOOTTIME; `wake_at`: call `look` at this time; `labels`: of live grants, by token;
-    `max_idle`: seconds after which an idle instance is removed, None: never by itself; `patience`: for the driver."""
-
-    boot: str
-    now: Callable[[], float]
-    wake_at: Callable[[float], None]
-    labels: Callable[[], Mapping[str, str]]
-    max_idle: Callable[[], float | None]
-    patience: float = PATIENCE
 
 
 class Partitions:
@@ -96,18 +58,12 @@ class Partitions:
         host: Host,
     ) -> None:
         self.node = node
-        self._max_idle = host.max_idle
-        self._patience = host.patience
         self._book = book
         self._migs = migs
-        self._workers = workers
-        self._boot = host.boot
-        self._now = host.now
-        self._wake_at = host.wake_at
-        self._labels = host.labels
+        self._host = host
+        self._at_work = AtWork(node, workers, host)
+        self._removals = Removals(book, node, migs, self._at_work, host)
         self._policy = Policy()
-        self._acts: list[Act] = []
-        self._retries: dict[int, tuple[float, float]] = {}
 
     # Planning
 
@@ -122,8 +78,8 @@ class Partitions:
 
     def instances(self) -> list[Instance]:
         """What is on the GPUs, as the planner takes it."""
-        going = {key for act in self._acts for key in act.keys if self._is_removing(key)}
-        return self.node.instances(list(self._book), going, self._labels())
+        going = {key for key in self._at_work.keys if self._is_removing(key)}
+        return self.node.instances(list(self._book), going, self._host.labels())
 
     def _is_removing(self, key: int) -> bool:
         record = self._book.get(key)
@@ -137,7 +93,7 @@ class Partitions:
         profile = found.profile
         return Record(
             key=0,
-            boot=self._boot,
+            boot=self._host.boot,
             gpu=found.gpu.uuid,
             profile=profile.id,
             name=profile.name,
@@ -152,13 +108,13 @@ class Partitions:
 
     def serve(self, token: str, found: Plan, replan: Replan) -> Steps[MigPortion]:
         """The instance of `found`, for the grant `token`; or of another plan. GpuportionError: it can't be had."""
-        deadline = self._now() + self._patience
+        deadline = self._host.now() + self._host.patience
         avoid: frozenset[Spot] = frozenset()
         for _ in range(TRIES):
             key, act = self._begin(token, found, deadline)
             outcome = yield act.wait
             if outcome is None:
-                raise _late(found, self._patience)
+                raise _late(found, self._host.patience)
             record = self._book.get(key)
             if record is not None and record.phase is Phase.READY and record.token == token and outcome.made:
                 return self.node.portion(record)
@@ -200,10 +156,10 @@ class Partitions:
             return acts.make(self._migs, record, victims, lambda: act.is_wanted and self._is_held(record))
 
         def then(outcome: Outcome) -> None:
-            self._settle_victims(victims, outcome)
+            self._removals.settle(victims, outcome)
             self._settle_made(record, outcome)
 
-        return self._hand_over(record.gpu, keys, deadline, run, then)
+        return self._at_work.hand_over(record.gpu, keys, deadline, run, then)
 
     def _is_held(self, record: Record) -> bool:
         """Whether its grant lives, as far as it was heard; asked from a GPU's thread, which only reads."""
@@ -214,12 +170,12 @@ class Partitions:
         seen = outcome.made
         if seen is not None and seen.only is not None:
             ids = {"gi": seen.id, "ci": seen.only.id, "uuid": seen.only.uuid, "memory": outcome.memory}
-            self._book.apply(record, Change.MADE, idle_since=self._now(), **ids)
+            self._book.apply(record, Change.MADE, idle_since=self._host.now(), **ids)
             here("mig-recorded")
             log.info("MIG: made %s at %d of %s: %s", record.name, record.start, record.gpu, seen.only.uuid)
         elif outcome.left is not None:
             self._book.apply(record, Change.REMOVED, gi=outcome.left)
-            self._try_later(record.key)
+            self._removals.try_later(record.key)
         else:
             self._book.apply(record, Change.FAILED)
             here("mig-given-up")
@@ -233,7 +189,7 @@ class Partitions:
                 self._book.apply(record, Change.GONE)
                 log.info("MIG: %s at %d of %s is not there any more", record.name, record.start, record.gpu)
 
-        return self._hand_over(
+        return self._at_work.hand_over(
             record.gpu,
             [record.key],
             deadline,
@@ -250,85 +206,19 @@ class Partitions:
     def _free(self, key: int) -> None:
         record = self._book.get(key)
         if record is not None and record.phase is not Phase.REMOVING and record.token:
-            self._book.apply(record, Change.FREED, token="", idle_since=self._now())
+            self._book.apply(record, Change.FREED, token="", idle_since=self._host.now())
             here("mig-freed")
-            self._wake_for_idle()
-
-    # Removing
+            self._removals.wake_for_idle()
 
     def collect(self, gpu: str | None = None) -> Steps[tuple[list[Record], list[tuple[Record, str]]]]:
         """Remove all that are idle, of one GPU or of all: which are gone, and which are not, with why."""
-        gone: list[Record] = []
-        kept: list[tuple[Record, str]] = []
-        idle = [record for record in self._book if record.is_idle and gpu in (None, record.gpu)]
-        for act, records in self._remove_all(idle):
-            outcome = yield act.wait
-            whys = dict(outcome.kept) if outcome else {}
-            late = f"the driver has not done it in {self._patience:g} s"
-            for record in records:
-                if outcome is not None and record.key in outcome.removed:
-                    gone.append(record)
-                else:
-                    kept.append((record, whys.get(record.key, late)))
-        return gone, kept
-
-    def _remove_all(self, records: Sequence[Record]) -> list[tuple[Act, list[Record]]]:
-        by_gpu: dict[str, list[Record]] = {}
-        for record in records:
-            by_gpu.setdefault(record.gpu, []).append(record)
-        return [(self._remove(found), found) for found in by_gpu.values()]
-
-    def _remove(self, records: Sequence[Record]) -> Act:
-        """Of one GPU."""
-        for record in records:
-            if record.phase is not Phase.REMOVING:
-                self._book.apply(record, Change.REMOVED)
-        here("mig-removal-intended")
-        return self._hand_over(
-            records[0].gpu,
-            [record.key for record in records],
-            self._now() + self._patience,
-            lambda _: acts.remove(self._migs, records),
-            lambda outcome: self._settle_victims(records, outcome),
-        )
-
-    def _settle_victims(self, victims: Sequence[Record], outcome: Outcome) -> None:
-        """What is gone has no record any more; what is whole is idle as before, half of one is tried again."""
-        for victim in victims:
-            record = self._book.get(victim.key)
-            if record is None:
-                continue
-            if victim.key in outcome.removed:
-                self._book.apply(record, Change.GONE)
-                self._retries.pop(victim.key, None)
-                log.info(
-                    "MIG: removed %s at %d of %s: %s", record.name, record.start, record.gpu, record.uuid
-                )
-                continue
-            if record.uuid and self._is_whole(record, outcome.reading):
-                self._book.apply(record, Change.KEPT)
-            if victim.key in dict(outcome.kept):
-                self._try_later(victim.key)
-        here("mig-removal-recorded")
-
-    def _is_whole(self, record: Record, reading: MigReading | None) -> bool:
-        if reading is None or reading.trouble:
-            return False
-        return any(record.is_same(seen) and seen.only is not None for seen in reading.instances)
-
-    def _try_later(self, key: int) -> None:
-        wait = min(LAST_RETRY, self._retries.get(key, (0.0, FIRST_RETRY / 2))[1] * 2)
-        self._retries[key] = (self._now() + wait, wait)
-        self._wake_at(self._retries[key][0])
-
-    def _may_try(self, key: int) -> bool:
-        return self._now() >= self._retries.get(key, (0.0, 0.0))[0]
+        return self._removals.collect(gpu)
 
     # Looking
 
     def recover(self) -> None:
         """After a start: what is of another boot is gone, what has no grant any more is idle."""
-        self._apply_verdicts(reconcile(list(self._book), self._boot, {}, self._labels().keys()))
+        self._apply_verdicts(reconcile(list(self._book), self._host.boot, {}, self._host.labels().keys()))
 
     def update(self, gpus: Sequence[Gpu], readings: Mapping[str, MigReading]) -> None:
         """A new sample came."""
@@ -337,17 +227,16 @@ class Partitions:
 
     def look(self) -> None:
         """End what takes too long, make book and driver agree, and remove what is due."""
-        self._give_up_late()
+        self._at_work.give_up_late()
         seen = {
             gpu.uuid: reading.instances
             for gpu, reading in self.node.readings()
             if not reading.trouble and self.node.is_still(gpu.uuid)
         }
-        at_work = {key for act in self._acts for key in act.keys}
+        at_work = self._at_work.keys
         free = [record for record in self._book if record.key not in at_work]
-        self._apply_verdicts(reconcile(free, self._boot, seen, self._labels().keys()))
-        self._remove_all([record for record in self._book if self._is_due(record)])
-        self._wake_for_idle()
+        self._apply_verdicts(reconcile(free, self._host.boot, seen, self._host.labels().keys()))
+        self._removals.remove_due()
 
     def _apply_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         for one in verdicts:
@@ -355,75 +244,17 @@ class Partitions:
             if one.change is Change.FREED:
                 self._free(record.key)
             elif one.change is Change.REMOVED and record.phase is Phase.REMOVING:
-                continue  # `_is_due` says when
+                continue  # `removals.py` says when
             else:
                 found: dict[str, Any] = {"gi": one.seen.id} if one.seen else {}
                 found |= {"ci": only.id, "uuid": only.uuid} if only else {}
-                found |= {"idle_since": self._now()} if one.change is Change.MADE else {}
+                found |= {"idle_since": self._host.now()} if one.change is Change.MADE else {}
                 self._book.apply(record, one.change, **found)
                 log.info("MIG: %s at %d of %s: %s", record.name, record.start, record.gpu, one.change.value)
 
-    def _is_due(self, record: Record) -> bool:
-        if not self._may_try(record.key) or any(record.key in act.keys for act in self._acts):
-            return False
-        if record.phase is Phase.REMOVING:
-            return self.node.seen(record.gpu) is not None
-        most = self._max_idle()
-        too_long = most is not None and self._now() - record.idle_since >= most
-        return record.is_idle and too_long and not self.node.users(record)
-
-    def _wake_for_idle(self) -> None:
-        most = self._max_idle()
-        if most is not None:
-            times = [record.idle_since + most for record in self._book if record.is_idle]
-            if times and min(times) > self._now():
-                self._wake_at(min(times))
-
-    # Acts
-
-    def _hand_over(
-        self,
-        gpu: str,
-        keys: Sequence[int],
-        deadline: float,
-        run: Callable[[Act], Outcome],
-        then: Callable[[Outcome], None],
-    ) -> Act:
-        """Have `run` done in the GPU's thread; `then` writes down what came of it, even if nobody waits any more."""
-        act = Act(gpu, frozenset(keys), deadline, Wait())
-
-        def work() -> None:
-            act.outcome = run(act)
-            act.ended = time.monotonic()
-
-        def follow() -> None:
-            self._acts.remove(act)
-            self.node.end(gpu, act.outcome.reading, act.ended or time.monotonic())
-            self.node.stuck.pop(gpu, None)
-            try:
-                then(act.outcome)
-            finally:
-                act.wait.end(act.outcome)
-
-        self._acts.append(act)
-        self.node.begin(gpu)
-        self._wake_at(deadline)
-        self._workers.submit(gpu, work, follow)
-        return act
-
-    def _give_up_late(self) -> None:
-        for act in [act for act in self._acts if act.is_wanted and self._now() >= act.deadline]:
-            why = f"a change of its MIG instances has not ended in {self._patience:g} s"
-            log.warning("MIG: %s: %s", act.gpu, why)
-            self.node.stuck[act.gpu] = why
-            act.wait.end(None)
-
     def stop(self, patience: float) -> None:
-        """Nobody is answered any more; what the driver is about is ended, as far as it ends in `patience` seconds. What
-        came of it the next daemon finds by the book."""
-        for act in list(self._acts):
-            act.wait.end(None)
-        self._workers.stop(patience)
+        """What the driver is about is ended, as far as it ends in `patience` seconds."""
+        self._at_work.stop(patience)
         self._migs.close()
 
     # What is shown
