@@ -58,6 +58,7 @@ CUT = {
     '{"runtimes": {"a": 1, "gpuportion": 1}}': '{"runtimes": {"a": 1}}',
     '{"runtimes": {"gpuportion": 1, "a": 1}}': '{"runtimes": {"a": 1}}',
     '{"runtimes": {"a": 1, "gpuportion": {"x": "}"} , "b": 2}}': '{"runtimes": {"a": 1, "b": 2}}',
+    '{"a":1,"runtimes":{"b":1,"gpuportion":1}}': '{"a":1,"runtimes":{"b":1}}',
     '{"runtimes": {"a": 1}}': '{"runtimes": {"a": 1}}',
     '{"runtimes": []}': '{"runtimes": []}',
     '{"other": {"gpuportion": 1}}': '{"other": {"gpuportion": 1}}',
