@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpuportion import wire
-from gpuportion.allocator.operations import Peer
+from gpuportion.allocator.peer import Peer
 
 CHUNK: Final = 32 << 10
 """Bytes read at once: a usual config.json. A larger buffer would be mapped and unmapped for every read."""

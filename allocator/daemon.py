@@ -23,46 +23,47 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
-from gpuportion import paths
 from gpuportion.allocator import (
     cdi_files,
+    daemon_options,
     fault_points,
     injection,
     inventory,
-    policy_file,
     processes,
     rebuild,
     systemd,
 )
 from gpuportion.allocator.auditor import Auditor
-from gpuportion.allocator.devices import MARGIN
+from gpuportion.allocator.containers import Containers
 from gpuportion.allocator.gpu_users import users_of
 from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.host_portion import HostPortions
+from gpuportion.allocator.host_processes import HostProcesses
 from gpuportion.allocator.mig.book import Book
-from gpuportion.allocator.mig.host import PATIENCE, Host
+from gpuportion.allocator.mig.host import Host
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.partitions import Partitions
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.workers import Workers
+from gpuportion.allocator.mig_changes import MigChanges
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.nvml import mig_mode
 from gpuportion.allocator.nvml.mig import Migs
 from gpuportion.allocator.operations import Operations
+from gpuportion.allocator.placing import Placing
 from gpuportion.allocator.policy import STOP, Policy
 from gpuportion.allocator.policy_in_force import PolicyInForce
+from gpuportion.allocator.questions import Questions
 from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.sampler import Sampler
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Store, move_aside
 from gpuportion.errors import GpuportionError
-from gpuportion.sizes import MIB, BadSizeError, parse
 
 log: Final = logging.getLogger("gpuportiond")
 
-STATE_DIR: Final = "/var/lib/gpuportion"
 FIRST_SAMPLE: Final = 30.0
 """Seconds to wait for NVML before saying that we are ready; then requests are refused with the reason."""
 
@@ -86,7 +87,7 @@ class StartError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status."""
-    options = parser().parse_args(argv)
+    options = daemon_options.parser().parse_args(argv)
     # What the format does not show is not asked for: a grant's life is three lines (see logging's HOWTO).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
@@ -101,76 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gpuportiond: {problem}", file=sys.stderr)
         return 1
     return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="gpuportiond", description="Assigns portions of this node's GPUs.")
-    made.add_argument(
-        "--run-dir", default=paths.run_dir(), help="socket, store and pages (default: %(default)s)"
-    )
-    made.add_argument(
-        "--state-dir",
-        default=os.environ.get("GPUPORTION_STATE_DIR") or STATE_DIR,
-        help="what is kept over reboots (default: %(default)s)",
-    )
-    made.add_argument(
-        "--cdi-dir",
-        action="append",
-        help="folder of CDI specs; may be given again, the last goes before the others "
-        f"(default: {' '.join(cdi_files.folders())})",
-    )
-    made.add_argument(
-        "--socket-group",
-        default="gpuportion",
-        help="group whose members may use the socket (default: %(default)s)",
-    )
-    made.add_argument(
-        "--reservation-timeout",
-        type=_seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long a container may take from its create to its start (default: 60)",
-    )
-    made.add_argument(
-        "--margin",
-        type=_amount,
-        metavar="AMOUNT",
-        help=f"memory of each GPU that is never granted (default: as configured, else {MARGIN // MIB}Mi)",
-    )
-    made.add_argument(
-        "--config",
-        default="",
-        metavar="FILE",
-        help=f"the administrator's rules; read again at SIGHUP (default: {policy_file.PATH}, where it is there)",
-    )
-    made.add_argument(
-        "--mig-timeout",
-        type=_seconds,
-        default=PATIENCE,
-        metavar="SECONDS",
-        help="how long the driver may take to make a MIG instance (default: 30; a container's start waits 40)",
-    )
-    made.add_argument(
-        "--foreground", action="store_true", help="for symmetry with other daemons: it never forks"
-    )
-    return made
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600 seconds")
-    return value
-
-
-def _amount(text: str) -> int:
-    try:
-        return 0 if text == "0" else parse(text)
-    except BadSizeError as problem:
-        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 @contextlib.contextmanager
@@ -241,7 +172,13 @@ def _run(options: argparse.Namespace) -> None:
     _take_sample(sampler, view)
     files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
     auditor = Auditor(view, grants)
-    operations = Operations(grants, view, files, portions, mig, rules, auditor, _version())
+    placing = Placing(grants, view, mig, rules)
+    operations = Operations(
+        Containers(grants, view, files, mig, rules, placing),
+        HostProcesses(grants, portions, mig, placing),
+        Questions(grants, view, mig, rules, auditor, _version()),
+        MigChanges(view, mig),
+    )
     listener = systemd.inherited_listener() or systemd.listen(
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )

@@ -28,7 +28,7 @@ from gpuportion.allocator.connection import ClosedError, Connection, close_fds
 from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grants import now
 from gpuportion.allocator.hints import Hints
-from gpuportion.allocator.operations import Peer
+from gpuportion.allocator.peer import Peer
 from gpuportion.allocator.pending import Wait
 from gpuportion.errors import GpuportionError
 

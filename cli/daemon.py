@@ -30,13 +30,13 @@ class Daemon(Plain):
         parser.add_argument("--sim", metavar="BOARD[:N]", help="simulate these GPUs")
 
     def run(self, args: argparse.Namespace) -> int:
-        from gpuportion.allocator import daemon
+        from gpuportion.allocator import daemon, daemon_options
         from gpuportion.simgpu import boards
 
         spec = args.sim or os.environ.get(SIM)
         if spec:
             boards.parse(spec, key="--sim" if args.sim else SIM)
-            os.environ.update(simulation(spec, daemon.parser().parse_args(args.rest).run_dir))
+            os.environ.update(simulation(spec, daemon_options.parser().parse_args(args.rest).run_dir))
         return daemon.main(args.rest)
 
 

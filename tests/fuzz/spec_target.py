@@ -8,9 +8,10 @@ import re
 from typing import Any, Final
 
 from gpuportion.allocator import fields, names, placement
+from gpuportion.allocator.containers import ENCODE
 from gpuportion.allocator.devices import Gpu, Holding, Share
 from gpuportion.allocator.no_room import Refusal
-from gpuportion.allocator.operations import ENCODE, plain
+from gpuportion.allocator.operations import plain
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, from_container
 from gpuportion.shim.spec import change

@@ -19,7 +19,7 @@ from gpuportion.allocator.connection import (
     Connection,
     close_fds,
 )
-from gpuportion.allocator.operations import Peer
+from gpuportion.allocator.peer import Peer
 
 PING = wire.encode(wire.Message({"op": "ping"}))
 

@@ -15,7 +15,7 @@ import pytest
 from gpuportion import wire
 from gpuportion.allocator import connection, server
 from gpuportion.allocator.hints import Hints
-from gpuportion.allocator.operations import Peer
+from gpuportion.allocator.peer import Peer
 from gpuportion.allocator.pending import Wait
 from gpuportion.allocator.server import Server
 

@@ -1,0 +1,176 @@
+"""What the launcher and the hook ask for a container, and the change of its limits: create, confirm, deleted, update.
+
+A create's answer is the container's edited spec. Knows nothing of sockets, nor how a place is found (placing.py).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, Final
+
+from gpuportion import paths, wire
+from gpuportion.allocator import fields, injection, lookup, mig_injection, names, policy, processes, updates
+from gpuportion.allocator.cdi_files import CdiFiles
+from gpuportion.allocator.grants import CONTAINER, Grants, Intent
+from gpuportion.allocator.mig.planner import Plan, Spot
+from gpuportion.allocator.mig_grants import MigGrants
+from gpuportion.allocator.node_view import NodeView
+from gpuportion.allocator.peer import Peer
+from gpuportion.allocator.pending import Steps
+from gpuportion.allocator.placing import Placing, sizes
+from gpuportion.allocator.policy_in_force import PolicyInForce
+from gpuportion.allocator.store import Grant
+from gpuportion.errors import GpuportionError
+from gpuportion.hooks import stages
+from gpuportion.shim.image_drivers import Found
+from gpuportion.shim.request import USER, Request, from_container, from_keys, is_sandbox
+from gpuportion.shim.spec import change
+
+log: Final = logging.getLogger("gpuportiond")
+
+ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""Of a spec: it came as JSON, so it is no circle."""
+
+UNCONFIRMED: Final = (
+    "crun restores a container without calling its hooks, so nobody could tell when its grant begins and ends; "
+    "restore it with runc, or start it anew"
+)
+
+VERBS: Final = ("create", "run", "restore")
+LONGEST_ID: Final = 1024
+
+
+class Containers:
+    def __init__(
+        self,
+        grants: Grants,
+        view: NodeView,
+        files: CdiFiles,
+        mig: MigGrants,
+        rules: PolicyInForce,
+        placing: Placing,
+    ) -> None:
+        self._grants = grants
+        self._view = view
+        self._files = files
+        self._mig = mig
+        self._rules = rules
+        self._placing = placing
+
+    def create(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
+        verb, root, id = (fields.text(message, key) for key in ("verb", "root", "id"))
+        if verb not in VERBS or not id or len(id) > LONGEST_ID:
+            raise GpuportionError("GP304", why=f"{verb!r} of a container {id[:40]!r}")
+        config, preload = fields.parts(message)
+        spec = fields.spec(config)
+        annotations = fields.annotations_of(spec)
+        request = from_container(fields.environment(spec), annotations) or self._default(annotations)
+        if request is None:
+            return wire.Message({})
+        name = names.name_of(id, spec)
+        subject = f'container "{name or id[:12]}"'
+        runtime = str(message.head.get("runtime", ""))
+        policy.check_runtime(self._rules.policy, runtime, subject)
+        if not stages.are_run(verb, runtime):
+            raise GpuportionError("GP302", why=UNCONFIRMED)
+        user = self._rules.policy.user_of(annotations.get(USER))
+        creator = processes.peer(peer.pid)
+        if creator is None and peer.pid > 0:
+            raise GpuportionError("GP304", why="whoever asked has ended while it waited")
+        self._grants.supersede(root, id, creator)
+        found = self._placing.place(request, subject, user)
+        shares, asked = self._mig.shares(found), request.to_json()
+        intent = Intent(
+            CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, user=user, creator=creator
+        )
+        drivers = fields.image_drivers(message)
+        with self._placing.reserved(intent) as grant:
+            if isinstance(found, Plan):
+                made = yield from self._made(grant, found, request, subject)
+                edited = self._edit_for_mig(made, spec)
+            else:
+                edited = self._edit(grant, spec, preload, drivers)
+        return wire.Message({"token": grant.token}, edited)
+
+    def _made(self, grant: Grant, found: Plan, request: Request, subject: str) -> Steps[Grant]:
+        """The grant with its MIG instance: of the plan, or of another one if the driver has no room there."""
+
+        def again(avoid: frozenset[Spot]) -> Plan:
+            other = self._mig.again(request, subject, avoid)
+            shares = self._mig.shares(other)
+            self._placing.check_shares(shares, grant.owner, subject, but=grant)
+            self._grants.promise(grant, shares)
+            return other
+
+        shares = yield from self._mig.serve(grant.token, found, again)
+        return self._grants.promise(grant, shares)
+
+    def _edit_for_mig(self, grant: Grant, spec: dict[str, Any]) -> bytes:
+        portion = grant.mig
+        assert portion is not None
+        gathered = mig_injection.gather(
+            self._files.specs(),
+            portion,
+            token=grant.token,
+            container=grant.id,
+            socket=paths.socket_path(),
+            before=spec,
+        )
+        edited = change(spec, gathered)
+        for removed in edited.removed:
+            log.info("%s: taken out of its spec: %s", grant.token[:8], names.printable(removed, 512))
+        return ENCODE(edited.spec).encode()
+
+    def _default(self, annotations: dict[str, str]) -> Request | None:
+        """What the administrator gives a container that asks for nothing."""
+        return None if is_sandbox(annotations) else self._rules.policy.default
+
+    def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes, drivers: tuple[Found, ...]) -> bytes:
+        specs = self._files.specs()
+        edits = injection.device_edits(specs, grant.shares)
+        linux = spec.get("linux")
+        folder = self._grants.make_pages(
+            grant,
+            libcuda=injection.INSIDE_LIBCUDA,
+            libnvml=injection.INSIDE_LIBNVML,
+            ledger=paths.INSIDE_LEDGER,
+            label=str(linux.get("mountLabel") or "") if isinstance(linux, dict) else "",
+        )
+        injection.write_preload(folder, preload)
+        gathered = injection.gather(
+            specs,
+            edits,
+            folder,
+            token=grant.token,
+            container=grant.id,
+            socket=paths.socket_path(),
+            mounts=fields.mounts_of(spec),
+            drivers=drivers,
+        )
+        edited = change(spec, gathered)
+        for removed in edited.removed:
+            log.info("%s: taken out of its spec: %s", grant.token[:8], names.printable(removed, 512))
+        return ENCODE(edited.spec).encode()
+
+    def confirm(self, peer: Peer, message: wire.Message) -> wire.Message:
+        pid = message.head.get("pid")
+        if len(message.fds) != 1 or not isinstance(pid, int):
+            raise GpuportionError("GP304", why="confirm needs a pid and one descriptor, its pidfd")
+        grant = self._grants.confirm(fields.text(message, "token"), pid, message.fds[0], peer.pid)
+        log.info("active %s %s: process %d", grant.token[:8], grant.label, pid)
+        return wire.Message({})
+
+    def deleted(self, peer: Peer, message: wire.Message) -> wire.Message:
+        for grant in self._grants.find(fields.text(message, "root"), fields.text(message, "id")):
+            self._grants.hint(grant.token)
+        return wire.Message({})
+
+    def update(self, peer: Peer, message: wire.Message) -> wire.Message:
+        grant = lookup.find(self._grants.live(), fields.text(message, "container"))
+        amounts = from_keys({"GPU_MEMORY_LIMIT": fields.text(message, "memory")}).memory
+        force = message.head.get("force") is True
+        grant = updates.update(self._grants, self._view, self._rules.policy, grant, amounts, force=force)
+        log.info("resized %s %s: %s", grant.token[:8], grant.label, sizes(grant))
+        gpus = [{"index": one.index, "uuid": one.uuid, "limit": one.limit} for one in grant.shares]
+        return wire.Message({"container": grant.id, "name": grant.name, "gpus": gpus})

@@ -1,0 +1,99 @@
+"""From a request to a reservation: where it has a place within the rules, and holding that place until all is made.
+
+The same for containers and for processes of the host. Knows nothing of messages or specs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from gpuportion.allocator import injection, placement, policy, visibility
+from gpuportion.allocator.devices import Gpu, Share
+from gpuportion.allocator.grants import Grants, Intent
+from gpuportion.allocator.mig.planner import Plan
+from gpuportion.allocator.mig_grants import MigGrants
+from gpuportion.allocator.no_room import Refusal
+from gpuportion.allocator.node_view import NodeView
+from gpuportion.allocator.placement import Placement
+from gpuportion.allocator.policy_in_force import PolicyInForce
+from gpuportion.allocator.store import Grant
+from gpuportion.errors import GpuportionError
+from gpuportion.shim.request import Request
+
+log: Final = logging.getLogger("gpuportiond")
+
+MAY_PASS: Final = ("GP101", "GP110")
+"""Refusals that may be over when those who have ended are known to have."""
+
+
+class Placing:
+    def __init__(self, grants: Grants, view: NodeView, mig: MigGrants, rules: PolicyInForce) -> None:
+        self._grants = grants
+        self._view = view
+        self._mig = mig
+        self._rules = rules
+
+    def place(self, request: Request, subject: str, user: str) -> Placement | Plan:
+        """What serves `request` within the rules for `user`. Only where something stands in the way is it
+        worth a look at who may have ended unnoticed."""
+        self._view.need_gpus()
+        injection.programs()
+        policy.check_request(self._rules.policy, request, subject)
+        try:
+            return self._placed(request, subject, user)
+        except GpuportionError as refusal:
+            if refusal.code not in MAY_PASS:
+                raise
+        self._grants.look_at_ending()
+        return self._placed(request, subject, user)
+
+    def _placed(self, request: Request, subject: str, user: str) -> Placement | Plan:
+        gpus, rules = self._view.need_gpus(), self._rules.policy
+
+        def by_fraction(some: Sequence[Gpu]) -> Placement | Refusal:
+            held = visibility.holdings(self._grants.live(), rules, user)
+            return placement.plan(some, held, request, rules.rules)
+
+        found = self._mig.choose(request, subject, gpus, by_fraction)
+        self.check_shares(self._mig.shares(found), user, subject)
+        if isinstance(found, Plan):
+            return found
+        models = {gpu.uuid: gpu.model for gpu in gpus}
+        return Placement(
+            tuple(
+                dataclasses.replace(share, context=self._view.context(models[share.uuid]))
+                for share in found.shares
+            )
+        )
+
+    def check_shares(
+        self, shares: Sequence[Share], user: str, subject: str, but: Grant | None = None
+    ) -> None:
+        live = [grant for grant in self._grants.live() if but is None or grant.token != but.token]
+        held = [grant.shares for grant in live if grant.owner == user]
+        policy.check_shares(self._rules.policy, shares, user, held, subject)
+
+    @contextlib.contextmanager
+    def reserved(self, intent: Intent) -> Iterator[Grant]:
+        """A reservation that is undone if what has to be made for it cannot be."""
+        grant = self._grants.reserve(intent)
+        try:
+            yield grant
+        except BaseException as problem:
+            self._grants.undo(grant)
+            if not isinstance(problem, OSError):
+                raise
+            why = f"{problem.filename or 'a system call'}: {problem.strerror}. Nothing is held for it."
+            raise GpuportionError("GP306", what="making the files of the grant", why=why) from problem
+        log.info("granted %s %s %s: %s", grant.token[:8], grant.kind, grant.label, sizes(grant))
+
+
+def sizes(grant: Grant) -> str:
+    """What it is, in words for the log."""
+    if grant.mig:
+        return f"{grant.mig.profile} with {grant.mig.memory >> 20} MiB of GPU {grant.mig.index}"
+    return " + ".join(f"{share.limit >> 20} MiB of GPU {share.index}" for share in grant.shares)
