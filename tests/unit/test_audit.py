@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpuportion.allocator.attribution import Claim, Held
-from gpuportion.allocator.audit import LASTING, OVER, STRANGER, Audit, Finding, margin
+from gpuportion.allocator.audit import LASTING, OVER, STRANGER, Audit, Finding, Key, margin
 from gpuportion.sizes import MIB
 
 GPU, OTHER = "GPU-0", "GPU-1"
@@ -53,7 +53,13 @@ def test_who_has_a_grant_or_has_ended_is_no_stranger(token: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [(0, 256 * MIB), (4 * GIB, 256 * MIB), (100 * GIB, 5 * GIB), (5120 * MIB, 256 * MIB)],
+    [
+        (0, 256 * MIB),
+        (4 * GIB, 256 * MIB),
+        (100 * GIB, 5 * GIB),
+        (5120 * MIB, 256 * MIB),
+        (100 * GIB + 19, 5 * GIB),
+    ],
 )
 def test_the_margin_is_the_documented_one(limit: int, expected: int) -> None:
     """256 MiB or a twentieth, whichever is more."""
@@ -74,18 +80,30 @@ def test_a_grant_beyond_its_margin_is_reported_when_seen_twice(held: int, count:
 
 
 def test_what_is_beyond_now_and_then_is_not_reported() -> None:
-    """Samples must follow each other."""
+    """Samples must follow each other; what was never reported is not said to be over."""
     audit = Audit()
     for at in range(6):
-        assert look(audit, mine(6 * GIB if at % 2 else GIB), at=at) == []
+        held = mine(6 * GIB if at % 2 else GIB)
+        assert audit.update({GPU: [held]}, [MINE], lambda _: True, at) == ([], [])
 
 
-def test_a_gpu_that_was_not_granted_allows_nothing() -> None:
+def test_what_goes_on_is_neither_new_nor_over() -> None:
+    """It is over with the first sample that lacks it, called as it was reported."""
+    audit, more = Audit(), [mine(6 * GIB)]
+    samples: list[dict[str, list[Held]]] = [{GPU: more}, {GPU: more}, {GPU: more}, {GPU: []}, {}]
+    looks = [audit.update(one, [MINE], lambda _: True, 0) for one in samples]
+    key = Key(OVER, GPU, "mine")
+    found = [([one.key for one in new], [one.key for one in over]) for new, over in looks]
+    assert found == [([], []), ([key], []), ([], []), ([], [key]), ([], [])]
+
+
+@pytest.mark.parametrize(("held", "expected"), [(margin(0), []), (margin(0) + 1, [(OVER, OTHER, 0)])])
+def test_a_gpu_that_was_not_granted_allows_nothing(held: int, expected: list[tuple[str, str, int]]) -> None:
     """Only the margin: a context there may be an accident."""
     audit = Audit()
     for at in (0, 1):
-        found = look(audit, mine(GIB), at=at, uuid=OTHER)
-    assert [(one.key.kind, one.limit) for one in found] == [(OVER, 0)]
+        found = look(audit, mine(held), at=at, uuid=OTHER)
+    assert [(one.key.kind, one.key.uuid, one.limit) for one in found] == expected
 
 
 def test_what_a_lowered_grant_held_before_is_tolerated_and_sinks() -> None:
