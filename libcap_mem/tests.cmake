@@ -34,8 +34,10 @@ foreach(bench interpose_bench interpose_crowd)
   target_link_libraries(${bench} PRIVATE warnings pthread ${CMAKE_DL_LIBS})
 endforeach()
 
-add_library(cap_partial_driver MODULE EXCLUDE_FROM_ALL ${native}/partial_driver.c)
-target_include_directories(cap_partial_driver PRIVATE src)
+foreach(partial driver nvml)
+  add_library(cap_partial_${partial} MODULE EXCLUDE_FROM_ALL ${native}/partial_${partial}.c)
+  target_include_directories(cap_partial_${partial} PRIVATE src)
+endforeach()
 
 foreach(sanitizer address thread)
   add_executable(blocks_storm_${sanitizer} EXCLUDE_FROM_ALL ${native}/blocks_storm.c src/blocks.c)

@@ -27,6 +27,8 @@ class Behaviour:
     """Whether devices reach each other's memory."""
     load: int = 0
     """Percentage of each device that NVML is to call busy."""
+    accounting: bool = False
+    """Whether NVML's accounting mode is switched on."""
     mig: bool = False
     """Whether boards that have MIG start with it switched on."""
     self_reset: bool = False
@@ -48,8 +50,9 @@ class Behaviour:
         if not 0 <= self.load <= 100:
             raise _bad("load", self.load, "is not a percentage from 0 to 100.")
         loads = {f"board.{i}.load": self.load for i in range(devices)}
+        accounts = {f"board.{i}.accounting": int(self.accounting) for i in range(devices)}
         told = {"faults": self.faults, "no_peers": int(not self.peers), "self_reset": int(self.self_reset)}
-        return {"driver.version": self.driver, **told, **loads}
+        return {"driver.version": self.driver, **told, **loads, **accounts}
 
 
 def _bad(key: str, value: object, why: str) -> GpuportionError:

@@ -10,10 +10,12 @@ typedef struct nvmlDevice_st *nvmlDevice_t;
 enum {
     NVML_SUCCESS = 0,
     NVML_ERROR_INVALID_ARGUMENT = 2,
+    NVML_ERROR_NO_PERMISSION = 4,
     NVML_ERROR_NOT_FOUND = 6,
     NVML_ERROR_INSUFFICIENT_SIZE = 7,
     NVML_ERROR_DRIVER_NOT_LOADED = 9,
     NVML_ERROR_FUNCTION_NOT_FOUND = 13,
+    NVML_ERROR_MEMORY = 20,
 };
 
 typedef struct {
@@ -24,6 +26,11 @@ typedef struct {
     unsigned version;
     unsigned long long total, reserved, free, used;
 } nvmlMemory_v2_t;
+
+typedef struct {
+    const char *name_space;
+    unsigned long long soft, hard, used;
+} nvmlGetMemoryLimits_v1_t;
 
 typedef struct {
     unsigned pid;
@@ -48,10 +55,18 @@ typedef struct {
     nvmlProcessDetail_v1_t *detail;
 } nvmlProcessDetailList_t;
 
+typedef struct { /* of a process, since `since`; samples of 40 bytes */
+    unsigned version, count;
+    unsigned long long since;
+    void *samples;
+} nvmlProcessesUtilizationInfo_t;
+
 enum { NVML_PROCESS_MODE_COMPUTE = 0 };
 enum { NVML_NO_INSTANCE = -1 };
 
 _Static_assert(sizeof(nvmlMemory_v2_t) == 40, "ABI");
+_Static_assert(sizeof(nvmlGetMemoryLimits_v1_t) == 32, "ABI");
+_Static_assert(sizeof(nvmlProcessesUtilizationInfo_t) == 24, "ABI");
 _Static_assert(sizeof(nvmlProcessInfo_v1_t) == 16, "ABI");
 _Static_assert(sizeof(nvmlProcessInfo_v2_t) == 24, "ABI");
 _Static_assert(sizeof(nvmlProcessDetail_v1_t) == 32, "ABI");
@@ -71,5 +86,9 @@ enum { GP_NO_GPU = -1 };
 
 /* The policy's entry for a device (or MIG device), found by UUID; GP_NO_GPU for a stranger. */
 int gp_gpu_of_handle(nvmlDevice_t device);
+
+/* This container's living processes on a device, into out[GP_CELLS], largest first; returns how many. */
+struct gp_process;
+unsigned gp_own_processes(nvmlDevice_t device, struct gp_process *out);
 
 #endif

@@ -83,3 +83,28 @@ GP_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemor
     memory->reserved = 0;
     return rc;
 }
+
+/* As much of the memory as is protected, on a GPU in confidential mode. */
+GP_EXPORT nvmlReturn_t nvmlDeviceGetConfComputeProtectedMemoryUsage(nvmlDevice_t device,
+                                                                    nvmlMemory_t *memory) {
+    nvmlReturn_t rc = real_nvmlDeviceGetConfComputeProtectedMemoryUsage(device, memory);
+    if (!rc)
+        narrow(device, memory);
+    return rc;
+}
+
+/* The driver's own limits, of a group of processes that the caller names: whichever it is, what holds here is
+ * the grant, and what is in use is this container's. */
+GP_EXPORT nvmlReturn_t nvmlDeviceGetMemoryLimits_v1(nvmlDevice_t device, nvmlGetMemoryLimits_v1_t *limits) {
+    nvmlReturn_t rc = real_nvmlDeviceGetMemoryLimits_v1(device, limits);
+    int gpu = rc ? GP_NO_GPU : gp_gpu_of_handle(device);
+    const struct gp_ledger *ledger = gp_session();
+    if (rc)
+        return rc;
+    limits->soft = limits->hard = limits->used = 0;
+    if (gpu < 0 || !ledger)
+        return NVML_ERROR_NO_PERMISSION;
+    limits->soft = limits->hard = gp_limit(ledger, (unsigned)gpu);
+    limits->used = least(gp_used(ledger, (unsigned)gpu), limits->hard);
+    return rc;
+}

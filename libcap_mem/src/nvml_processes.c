@@ -13,7 +13,7 @@ static nvmlReturn_t ask(list_call *real, nvmlDevice_t device) {
     return rc == NVML_ERROR_INSUFFICIENT_SIZE ? NVML_SUCCESS : rc;
 }
 
-static unsigned processes(nvmlDevice_t device, struct gp_process out[GP_CELLS]) {
+unsigned gp_own_processes(nvmlDevice_t device, struct gp_process *out) {
     int gpu = gp_gpu_of_handle(device);
     const struct gp_ledger *ledger = gp_session();
     int count = gpu >= 0 && ledger ? gp_processes(ledger, (unsigned)gpu, out, GP_CELLS) : 0;
@@ -44,7 +44,7 @@ static nvmlReturn_t compute(list_call *real, nvmlDevice_t device, unsigned *coun
     nvmlReturn_t rc = ask(real, device);
     if (rc)
         return rc;
-    unsigned found = processes(device, process);
+    unsigned found = gp_own_processes(device, process);
     if (!fits(count, found))
         return NVML_ERROR_INSUFFICIENT_SIZE;
     if (found && !infos)
@@ -92,7 +92,7 @@ GP_EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device
     nvmlReturn_t rc = real_nvmlDeviceGetRunningProcessDetailList(device, &asked);
     if (rc && rc != NVML_ERROR_INSUFFICIENT_SIZE)
         return rc;
-    unsigned found = list->mode == NVML_PROCESS_MODE_COMPUTE ? processes(device, process) : 0;
+    unsigned found = list->mode == NVML_PROCESS_MODE_COMPUTE ? gp_own_processes(device, process) : 0;
     if (!fits(&list->count, found))
         return NVML_ERROR_INSUFFICIENT_SIZE;
     if (found && !list->detail)
@@ -103,18 +103,4 @@ GP_EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device
                                                    .gpu_instance = (unsigned)NVML_NO_INSTANCE,
                                                    .compute_instance = (unsigned)NVML_NO_INSTANCE};
     return NVML_SUCCESS;
-}
-
-/* Samples come by host PIDs, the neighbours' among them: none are shown. */
-GP_EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, void *samples, unsigned *count,
-                                                       unsigned long long since) {
-    unsigned none = 0;
-    (void)samples;
-    if (!count)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    nvmlReturn_t rc = real_nvmlDeviceGetProcessUtilization(device, NULL, &none, since);
-    if (rc && rc != NVML_ERROR_INSUFFICIENT_SIZE)
-        return rc;
-    *count = 0;
-    return NVML_ERROR_NOT_FOUND;
 }

@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who holds memory of a device. Every process of a simulated device is a compute process.
+#include "processes.h"
 #include "mig.h"
 #include <stdlib.h>
-#include <time.h>
-
-struct process {
-    unsigned pid;
-    unsigned long long used;
-    unsigned gpu_instance, compute_instance;
-};
 
 struct process_v1 {
     unsigned pid;
@@ -62,8 +56,7 @@ static unsigned collect_instance(struct part part, struct process *all) {
     return n;
 }
 
-// What a device's instances hold is the device's too.
-static unsigned collect(nvmlDevice_t device, struct process *all) {
+unsigned nvml_holders(nvmlDevice_t device, struct process *all) {
     struct part part;
     if (read_handle(MIG_DEVICE, device, &part))
         return collect_instance(part, all);
@@ -82,7 +75,7 @@ static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) 
         return nvml_board(device);
     struct process *all = calloc(SIM_SLOTS, sizeof *all);
     bool silent = is_device(device) && board_number(device, "board.%u.silent");
-    unsigned room = *count, n = all && !silent ? collect(device, all) : 0;
+    unsigned room = *count, n = all && !silent ? nvml_holders(device, all) : 0;
     *count = n;
     int result = n > room ? NVML_INSUFFICIENT_SIZE : n && !out ? NVML_INVALID_ARGUMENT : NVML_SUCCESS;
     for (unsigned i = 0; i < n && !result; i++)
@@ -138,35 +131,4 @@ API(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlDevice_t device, unsigned *c
 API(nvmlDeviceGetMPSComputeRunningProcesses, nvmlDevice_t device, unsigned *count,
     UNUSED struct process_v1 *out) {
     return none(device, count);
-}
-
-// ------- utilisation: the board's load, shared out evenly; an idle board has no samples
-
-struct sample {
-    unsigned pid;
-    unsigned long long microseconds;
-    unsigned sm, memory, encoder, decoder;
-};
-
-static void share_out(unsigned load, const struct process *all, unsigned n, struct sample *out) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    unsigned long long at = (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000;
-    for (unsigned i = 0; i < n; i++)
-        out[i] = (struct sample){all[i].pid, at, load / n, load / 2 / n, 0, 0};
-}
-
-API(nvmlDeviceGetProcessUtilization, nvmlDevice_t device, struct sample *out, unsigned *count,
-    UNUSED unsigned long long since) {
-    ENTER_DEVICE(device, count);
-    NEED_PERMISSION(may_see_all(number_of(device)));
-    unsigned load = board_number(device, "board.%u.load");
-    struct process *all = calloc(SIM_SLOTS, sizeof *all);
-    unsigned n = all ? collect(device, all) : 0, room = out ? *count : 0;
-    *count = n;
-    int result = !load || !n ? NVML_NOT_FOUND : n > room ? NVML_INSUFFICIENT_SIZE : NVML_SUCCESS;
-    if (!result)
-        share_out(load, all, n, out);
-    free(all);
-    return result;
 }

@@ -89,23 +89,41 @@ class Simulated:
         return sum(holder.bytes for holder in status.holders if holder.device == 0)
 
 
-def simulate(folder: Path, spec: str = "a100-80gb", seed: int | None = None, **costs: int) -> Simulated:
+def simulate(
+    folder: Path,
+    spec: str = "a100-80gb",
+    seed: int | None = None,
+    behaviour: simgpu.Behaviour | None = None,
+    **costs: int,
+) -> Simulated:
     """A simulated driver of its own in `folder`; `costs` in bytes."""
     for target in ("simcuda", "simnvml"):
         built = Path(native.built(target, "simgpu")).with_name("lib")
     sim = simgpu.start(
-        spec, str(folder / "sim"), cdi_dir=None, costs=costs or None, seed=seed, libraries=str(built)
+        spec,
+        str(folder / "sim"),
+        cdi_dir=None,
+        costs=costs or None,
+        seed=seed,
+        libraries=str(built),
+        behaviour=behaviour or simgpu.Behaviour(),
     )
     return Simulated(sim, folder)
 
 
 class Client:
-    """A C client that does what it is told: see cap_client.c."""
+    """A C client that does what it is told: see cap_client.c. `before`: a command that becomes it."""
 
-    def __init__(self, env: dict[str, str], way: str = "dlsym", build: str = "cap_client") -> None:
+    def __init__(
+        self,
+        env: dict[str, str],
+        way: str = "dlsym",
+        build: str = "cap_client",
+        before: Sequence[str] = (),
+    ) -> None:
         program = native.built(build, "libcap_mem")
         self.process = subprocess.Popen(
-            [program, way],
+            [*before, program, way],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from gpuportion.simgpu import mig
-from tests.native import capped
+from gpuportion.simgpu import Behaviour, mig
+from tests.native import capped, scripted
 from tests.native.capped import MIB, Client, Grant, Simulated
 from tests.simgpu.nvml import Nvml
+from tests.support import native
 
 LIMIT = 2000 * MIB
 CONTEXT = 224 * MIB
@@ -66,7 +67,8 @@ def _ask(env: dict[str, str], device: int = 0) -> Any:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
-    return capped.simulate(tmp_path_factory.mktemp("sim"), "a100-80gb:2")
+    busy = Behaviour(load=90, accounting=True)
+    return capped.simulate(tmp_path_factory.mktemp("sim"), "a100-80gb:2", behaviour=busy)
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +77,19 @@ def grant(driver: Simulated) -> Grant:
 
 
 @pytest.fixture(scope="module")
-def clients(driver: Simulated, grant: Grant) -> Iterator[tuple[Client, Client]]:
+def clients(driver: Simulated, grant: Grant) -> Iterator[tuple[Client, Client, Client]]:
     """Two processes of the grant, with 300 and 100 MiB, and a neighbour with as much again."""
     neighbour = Client(driver.grant(LIMIT, context=CONTEXT, name="neighbour").preload()).begin()
     first, second = Client(grant.preload()).begin(), Client(grant.preload()).begin()
     assert first(f"linear {300 * MIB}") == (0, 0)
     assert second(f"linear {100 * MIB}") == (0, 0)
     assert neighbour(f"linear {500 * MIB}") == (0, 0)
-    yield first, second
+    yield first, second, neighbour
     for client in (first, second, neighbour):
         client.kill()
 
 
-def test_memory_is_the_grants(grant: Grant, clients: tuple[Client, Client]) -> None:
+def test_memory_is_the_grants(grant: Grant, clients: tuple[Client, Client, Client]) -> None:
     """Total, used and free of the grant, in both versions; nothing is "reserved" in it."""
     used = 400 * MIB + 2 * CONTEXT
     seen = _ask(grant.preload())
@@ -96,14 +98,112 @@ def test_memory_is_the_grants(grant: Grant, clients: tuple[Client, Client]) -> N
     assert clients[0].free_bytes() == LIMIT - used
 
 
-def test_only_the_grants_processes_are_listed(grant: Grant, clients: tuple[Client, Client]) -> None:
+def test_only_the_grants_processes_are_listed(grant: Grant, clients: tuple[Client, Client, Client]) -> None:
     """Largest first, in each of the three versions; all of them compute."""
-    first, second = (client.process.pid for client in clients)
+    first, second, _ = (client.process.pid for client in clients)
     listed = [[first, 300 * MIB + CONTEXT], [second, 100 * MIB + CONTEXT]]
     seen = _ask(grant.preload())
     for version in ("", "_v2", "_v3"):
         assert seen["Compute" + version] == [[7, 2, []], [7, 2, []], [0, 2, listed]]
         assert seen["Graphics" + version] == seen["MPSCompute" + version] == [[0, 0, []]] * 3
+
+
+ROOM = """(lambda count, room: [lib.nvmlDeviceGet{what}(device(), {arguments}), count.value])(
+    ctypes.c_uint({room}), (ctypes.c_uint64 * 64)())"""
+FORMS = {
+    "ProcessUtilization": "room if {room} else None, ctypes.byref(count), ctypes.c_ulonglong(0)",
+    "AccountingPids": "ctypes.byref(count), room if {room} else None",
+}
+
+
+def test_only_the_grants_use_is_told(
+    driver: Simulated, grant: Grant, clients: tuple[Client, Client, Client]
+) -> None:
+    """Samples of utilisation in both forms, and the accounts: three share the load, two of them are ours."""
+    pids = [client.process.pid for client in clients]
+    of_each = "sorted([s.pid, s.smUtil, s.memUtil] for s in n.nvmlDeviceGet{}(device(), 0))"
+    with Nvml(driver.sim) as real, Nvml(driver.sim, env=grant.preload()) as nvml:
+        for nv, shown in ((real, pids), (nvml, pids[:2])):
+            shares = sorted([pid, 30, 15] for pid in shown)
+            assert nv.ask(of_each.format("ProcessUtilization")) == shares
+            assert nv.ask(of_each.format("ProcessesUtilizationInfo")) == shares
+            assert sorted(nv.ask("n.nvmlDeviceGetAccountingPids(device())")) == sorted(shown)
+        for pid in pids:
+            told = f"n.nvmlDeviceGetAccountingStats(device(), {pid}).gpuUtilization"
+            v2 = f"n.nvmlDeviceGetAccountingStats_v2(device(), {pid}).gpuUtilization"
+            assert real.ask(told) == real.ask(v2) == 30
+            if pid in pids[:2]:
+                assert nvml.ask(told) == nvml.ask(v2) == 30
+            else:
+                assert nvml.refusal(told) == nvml.refusal(v2) == "NotFound"
+
+
+def test_a_list_that_does_not_fit_is_not_written(
+    driver: Simulated, grant: Grant, clients: tuple[Client, Client, Client]
+) -> None:
+    """Without room, or with too little, it is told how much there must be: of the grant's own."""
+    assert len(clients) == 3
+    with Nvml(driver.sim, env=grant.preload()) as nvml:
+        nvml.ask("globals().update(lib=ctypes.CDLL('libnvidia-ml.so.1'))")
+        for what, arguments in FORMS.items():
+            for room, expected in ((0, [7, 2]), (1, [7, 2]), (2, [0, 2]), (9, [0, 2])):
+                call = ROOM.format(what=what, arguments=arguments.format(room=room), room=room)
+                assert nvml.ask(call.replace("\n", "")) == expected, (what, room)
+
+
+def test_where_nobody_of_the_grant_is_there_is_nothing_to_tell(
+    driver: Simulated, grant: Grant, clients: tuple[Client, Client, Client]
+) -> None:
+    """On a GPU that was not granted, and in a grant that is idle beside a busy neighbour."""
+    assert len(clients) == 3
+    idle = driver.grant(LIMIT, context=CONTEXT, name="idle")
+    for env, index in ((grant.preload(), 1), (idle.preload(), 0)):
+        with Nvml(driver.sim, env=env) as nvml:
+            for call in ("ProcessUtilization", "ProcessesUtilizationInfo"):
+                assert nvml.refusal(f"n.nvmlDeviceGet{call}(device({index}), 0)") == "NotFound"
+            assert nvml.ask(f"n.nvmlDeviceGetAccountingPids(device({index}))") == []
+
+
+UNSIMULATED = """
+nv = c.CDLL("libnvidia-ml.so.1")
+device = c.c_void_p(1)
+assert made(cu.cuMemAlloc_v2, u64(100 * MIB))[0] == 0
+
+def sessions(call, words):
+    lists = []
+    for room in 0, 1, 64:
+        count, out = c.c_uint(room), (c.c_uint * (64 * words))()
+        rc = call(device, c.byref(count), out if room else None)
+        pids = {out[i * words + 1] for i in range(count.value)} if rc == 0 and room else set()
+        lists.append([rc, count.value, pids <= {os.getpid()}])
+    return lists
+
+import os
+say(sessions(nv.nvmlDeviceGetEncoderSessions, 8))
+say(sessions(nv.nvmlDeviceGetFBCSessions, 12))
+memory, limits = (u64 * 3)(), (u64 * 4)()
+say([nv.nvmlDeviceGetConfComputeProtectedMemoryUsage(device, memory), *(n // MIB for n in memory)])
+say([nv.nvmlDeviceGetMemoryLimits_v1(device, limits), *(n // MIB for n in limits)])
+say(nv.nvmlDeviceGetMemoryLimits_v1(None, limits))
+"""
+
+
+def test_what_the_simulated_library_does_not_have_is_the_grants_too(tmp_path: Path) -> None:
+    """Sessions of encoders and of frame capture (which may become more meanwhile), protected memory, the driver's
+    own limits."""
+    driver, nvml = (
+        str(Path(native.built(target, "libcap_mem")).with_name(f"lib{target}.so"))
+        for target in ("cap_partial_driver", "cap_partial_nvml")
+    )
+    grant = capped.make_grant(tmp_path, driver, nvml, [f"{'11' * 16}:{LIMIT}:0"])
+    ours = [[0, 10, True], [7, 10, True], [0, 10, True]]
+    assert scripted.run(grant, UNSIMULATED) == [
+        ours,
+        ours,
+        [0, 2000, 1900, 100],
+        [0, 0, 2000, 2000, 100],
+        2,
+    ]
 
 
 def test_wrong_calls_get_the_librarys_own_errors(driver: Simulated, grant: Grant) -> None:

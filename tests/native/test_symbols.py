@@ -28,10 +28,10 @@ ALLOWED = {
 }  # fmt: skip
 # May be missing.
 WEAK = {"dlopen", "dlsym", "__libc_dlopen_mode", "__libc_dlsym"}
-# Data of the debugger's interface: a debugger looks it up in the process by name, and must find the driver's own.
-NEVER_EXPORTED = re.compile(
-    r"^cudbg(?!Api(Attach|Detach|Init)$|GetAPI(Version)?$|Main$|ReportDriver(Api|Internal)Error$)"
-)
+# Data of the debugger's interface, and where the driver stops for one: it looks them up in the process by name, and
+# must find the driver's own.
+NEVER_EXPORTED = re.compile(r"^cudbg(?!Api(Attach|Detach|Init)$|GetAPI(Version)?$|Main$)")
+UNEXPORTED = ("data", "breakpoint")
 
 # Declared in headers, and in no driver for Linux: of Windows, of Tegra.
 ELSEWHERE = {"cuWGLGetDevice", "cuEventCreateFromEGLSync"}
@@ -94,14 +94,14 @@ def test_every_symbol_is_classified() -> None:
     """Each export is in the table with its class; what has to do with memory and isn't hooked, with a reason."""
     table, exported, hooked = classes(), set(_symbols("cap_mem")), _hooked("cap_mem")
     assert unclassified(exported) == []
-    assert {symbol for symbol, row in table.items() if row[0] != "data"} == exported
+    assert {symbol for symbol, row in table.items() if row[0] not in UNEXPORTED} == exported
     assert {symbol for symbol, row in table.items() if row[0] == "hooked"} == hooked
     for symbol, (of, *rest) in table.items():
-        assert of in ("hooked", "forwarded", "exempt", "data"), symbol
-        assert len(rest) == (2 if of in ("exempt", "data") else 1), (
+        assert of in ("hooked", "forwarded", "exempt", *UNEXPORTED), symbol
+        assert len(rest) == (2 if of in ("exempt", *UNEXPORTED) else 1), (
             f"{symbol} is {of}: with a reason, or without"
         )
-        assert (of == "data") == bool(NEVER_EXPORTED.match(symbol)), symbol
+        assert (of in UNEXPORTED) == bool(NEVER_EXPORTED.match(symbol)), symbol
 
 
 def test_a_hooked_function_is_hooked_in_every_interface() -> None:
@@ -119,6 +119,18 @@ def test_nothing_whose_name_speaks_of_memory_is_forwarded_unseen() -> None:
     )
     loose = [s for s, row in classes().items() if speaks.match(s) and row[0] == "forwarded"]
     assert [s for s in loose if s != "cuTensorMapSetAllocationClass"] == []
+
+
+def test_nothing_of_nvml_that_speaks_of_use_is_forwarded_unseen() -> None:
+    """A name that speaks of memory, processes or use is hooked, or exempt for a reason."""
+    speaks = re.compile(
+        r"Memory|MemSize|FbUsage|BAR1|Process|Pids|Accounting|Utili[sz]ation|Sessions|Samples"
+    )
+    lines = (ROOT / "libcap_mem" / "symbols" / "nvml_exempt.tsv").read_text().splitlines()
+    reasons = dict(line.split("\t") for line in lines if not line.startswith("#"))
+    loose = {symbol for symbol in _symbols("cap_nvml") if speaks.search(symbol)} - _hooked("cap_nvml")
+    assert loose == set(reasons)
+    assert all(reasons.values())
 
 
 def declared(header: Path) -> set[str]:
@@ -144,7 +156,7 @@ def test_every_function_of_the_headers_at_hand_is_classified() -> None:
         )
 
 
-def test_no_data_of_the_debugger_is_exported() -> None:
+def test_nothing_is_exported_that_a_debugger_must_find_in_the_driver() -> None:
     """See NEVER_EXPORTED."""
     assert [s for s in _symbols("cap_mem") if NEVER_EXPORTED.match(s)] == []
 
