@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuportion.allocator.lifecycle import State, World
+from gpuportion.allocator.lifecycle import Event, State, World
 from gpuportion.allocator.reconcile import Plan, reconcile
 
 BOOT = "boot-1"
@@ -77,6 +77,26 @@ def test_a_plan_that_was_done_in_part_is_followed_by_the_rest(
     rest = reconcile([*by_token.values()], world, left)
     assert rest.keep == whole.keep
     assert set(rest.release) == set(whole.release[steps:])
+
+
+def test_a_start_after_a_crash_has_all_kinds_of_work() -> None:
+    """In the order of the rows: what is decided of each, and which pages have none."""
+    rows = [
+        Row("a", BOOT, State.ACTIVE, 0),
+        Row("b", BOOT, State.ACTIVE, 0),
+        Row("c", BOOT, State.RESERVED, 10),
+        Row("d", BOOT, State.RESERVED, 5),
+        Row("e", BOOT, State.RELEASED, 0),
+        Row("f", "boot-0", State.ACTIVE, 0),
+    ]
+    world = World(BOOT, 5, creating=frozenset("cd"), occupied=frozenset("af"))
+    assert reconcile(rows, world, ["a", "e", "x"]) == Plan(
+        release=(("b", Event.EMPTIED), ("d", Event.EXPIRED), ("f", Event.LOST)),
+        finish=("e",),
+        keep=("a", "c"),
+        mend=("a",),
+        orphans=("x",),
+    )
 
 
 def test_nothing_is_done_about_nothing() -> None:
