@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -75,11 +75,48 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What is granted of one GPU: bytes, how many shares that is, and how many of these have it to themselves."""
+
+    taken: int = 0
+    shares: int = 0
+    alone: int = 0
+
+    def changed(self, share: Share, sign: int) -> Load:
+        """With one share more (1) or less (-1)."""
+        return Load(
+            self.taken + sign * share.limit, self.shares + sign, self.alone + sign * int(share.exclusive)
+        )
+
+
+NOTHING: Final = Load()
+
+
+@dataclass(frozen=True, slots=True)
 class Holding:
-    """A share and who has it, as placement and its messages need it."""
+    """A share and who has it, as messages need it."""
 
     holder: str
     share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All that is granted on a node: sums by the GPU's UUID, and each holding, which only a refusal looks at."""
+
+    loads: Mapping[str, Load]
+    each: Callable[[], Iterable[Holding]]
+
+    @classmethod
+    def of(cls, holdings: Sequence[Holding]) -> Held:
+        loads: dict[str, Load] = {}
+        for holding in holdings:
+            uuid = holding.share.uuid
+            loads[uuid] = loads.get(uuid, NOTHING).changed(holding.share, 1)
+        return cls(loads, lambda: holdings)
+
+    def load(self, gpu: Gpu) -> Load:
+        return self.loads.get(gpu.uuid, NOTHING)
 
 
 def uuid_bytes(uuid: str) -> bytes:
@@ -106,13 +143,11 @@ def matches(gpu: Named, word: str) -> bool:
     return word.lower() in (uuid, uuid.removeprefix("gpu-")) or fnmatchcase(gpu.model.lower(), word.lower())
 
 
-def free(gpu: Gpu, holdings: Iterable[Holding]) -> int:
+def room(gpu: Gpu, load: Load) -> int:
     """Bytes of `gpu` that one more grant can have, whole MiB."""
-    left = gpu.promised
-    for holding in holdings:
-        share = holding.share
-        if share.uuid == gpu.uuid:
-            if share.exclusive:
-                return 0
-            left -= share.limit
-    return max(0, min(left, gpu.grantable))
+    return 0 if load.alone else max(0, min(gpu.promised - load.taken, gpu.grantable))
+
+
+def free(gpu: Gpu, holdings: Sequence[Holding]) -> int:
+    """`room` beside these."""
+    return room(gpu, Held.of(holdings).load(gpu))

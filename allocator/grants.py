@@ -27,6 +27,7 @@ from gpuportion.allocator.processes import Process
 from gpuportion.allocator.rebuild import Found
 from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import FullStoreError, Grant, Store
+from gpuportion.allocator.tally import Tally
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
@@ -87,6 +88,11 @@ class Grants:
     def holdings(self, but: Grant | None = None) -> list[Holding]:
         """What counts on each GPU, of all grants `but` one."""
         live = [grant for grant in self._store.live() if but is None or grant.token != but.token]
+    @property
+    def tally(self) -> Tally:
+        """What they come to."""
+        return self._store.tally
+
         return [Holding(grant.label, share) for grant in live for share in grant.shares]
 
     def folder(self, grant: Grant) -> str:
@@ -205,7 +211,7 @@ class Grants:
 
     def find(self, root: str, id: str) -> list[Grant]:
         """Live grants of a container; more than one while an older one with the same id is on its way out."""
-        return [grant for grant in self._store.live() if grant.id == id and grant.root == root]
+        return self._store.tally.of_container(root, id)
 
     def look(self, token: str) -> None:
         """Make one grant agree with what is there, and look again later where that may change unheard."""

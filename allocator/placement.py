@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Final
 
 from gpuportion.allocator import links, no_room
-from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free, matches
+from gpuportion.allocator.devices import MINIMUM, Gpu, Held, Holding, Load, Share, matches, room
 from gpuportion.allocator.no_room import Refusal, suggestion
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
@@ -53,14 +53,15 @@ Slot = Callable[[Gpu, int], "Cost | None"]
 
 
 def plan(
-    gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request, rules: Rules = DEFAULT
+    gpus: Sequence[Gpu], granted: Held | Sequence[Holding], want: Request, rules: Rules = DEFAULT
 ) -> Placement | Refusal:
-    """Where `want` is served, given what is granted already."""
+    """Where `want` is served, given what is granted already; holdings are added up where nobody did."""
+    held = granted if isinstance(granted, Held) else Held.of(granted)
     _check_built(want)
     eligible = _eligible(gpus, want, rules)
-    chosen = _choose(eligible, want.count, _slots(gpus, holdings, want, rules))
+    chosen = _choose(eligible, want.count, _slots(gpus, held, want, rules))
     if chosen is None:
-        return _refusal(gpus, eligible, holdings, want, rules)
+        return _refusal(gpus, eligible, held, want, rules)
     alone = rules.alone(want)
     return Placement(
         tuple(Share(gpu.uuid, gpu.index, _need(gpu, want, k), alone) for k, gpu in enumerate(chosen))
@@ -139,29 +140,26 @@ def _least(minimum: int) -> str:
     return f"{minimum // MIB}Mi"
 
 
-def _slots(gpus: Sequence[Gpu], holdings: Sequence[Holding], want: Request, rules: Rules) -> Slot:
+def _slots(gpus: Sequence[Gpu], held: Held, want: Request, rules: Rules) -> Slot:
     """`_cost` on what each GPU has, which is the same for every share."""
-    by_gpu: dict[str, list[Holding]] = {}
-    for holding in holdings:
-        by_gpu.setdefault(holding.share.uuid, []).append(holding)
-    empty = [gpu for gpu in gpus if gpu.uuid not in by_gpu and not gpu.trouble]
+    empty = [gpu for gpu in gpus if gpu.uuid not in held.loads and not gpu.trouble]
     linked = {gpu.uuid: sum(links.rank(gpu, other) for other in empty if other is not gpu) for gpu in gpus}
-    return lambda gpu, k: _cost(gpu, by_gpu.get(gpu.uuid, ()), want, k, rules, linked[gpu.uuid])
+    return lambda gpu, k: _cost(gpu, held.load(gpu), want, k, rules, linked[gpu.uuid])
 
 
-def _cost(gpu: Gpu, here: Sequence[Holding], want: Request, k: int, rules: Rules, linked: int) -> Cost | None:
+def _cost(gpu: Gpu, load: Load, want: Request, k: int, rules: Rules, linked: int) -> Cost | None:
     """How little we like to serve the k-th share from `gpu`, whose links to empty GPUs add up to `linked`; None: it
     does not fit. Costs of several add up."""
-    left = free(gpu, here)
+    left = room(gpu, load)
     need = _need(gpu, want, k)
     alone = rules.alone(want)
-    if need < rules.minimum or need > left or (alone and here):
+    if need < rules.minimum or need > left or (alone and load.shares):
         return None
     if alone:
         return (linked, left - need + gpu.unmanaged, 0, gpu.index)
     if rules.strategy == SPREAD:
-        return (len(here), need - left, linked, gpu.index)
-    return (0 if here else 1, linked, left - need, gpu.index)
+        return (load.shares, need - left, linked, gpu.index)
+    return (0 if load.shares else 1, linked, left - need, gpu.index)
 
 
 def _choose(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | None:
@@ -202,15 +200,15 @@ def _cheapest(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | 
 
 
 def _refusal(
-    gpus: Sequence[Gpu], eligible: Sequence[Gpu], holdings: Sequence[Holding], want: Request, rules: Rules
+    gpus: Sequence[Gpu], eligible: Sequence[Gpu], held: Held, want: Request, rules: Rules
 ) -> Refusal:
     rooms = sorted(
-        ((free(gpu, holdings), gpu) for gpu in eligible), key=lambda room: (-room[0], room[1].index)
+        ((room(gpu, held.load(gpu)), gpu) for gpu in eligible), key=lambda one: (-one[0], one[1].index)
     )
     best_free, best = rooms[0]
-    slot = _slots(gpus, holdings, want, rules)
+    slot = _slots(gpus, held, want, rules)
     fitting = sum(slot(gpu, 0) is not None for gpu in eligible)
-    here = tuple(held for held in holdings if held.share.uuid == best.uuid)
+    here = [holding for holding in held.each() if holding.share.uuid == best.uuid]
     alone = rules.alone(want)
     return Refusal(
         want=want,
@@ -218,7 +216,7 @@ def _refusal(
         best_free=best_free,
         fitting=fitting,
         eligible=len(eligible),
-        holdings=tuple(sorted(here, key=lambda held: -held.share.limit)),
+        holdings=tuple(sorted(here, key=lambda holding: -holding.share.limit)),
         suggested="" if alone and not want.whole else suggestion(rooms[want.count - 1][0], rules.minimum),
         elsewhere=bool(want.select) and _fits(gpus, slot, want.count),
         alone=alone,

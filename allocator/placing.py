@@ -55,7 +55,7 @@ class Placing:
         gpus, rules = self._view.need_gpus(), self._rules.policy
 
         def by_fraction(some: Sequence[Gpu]) -> Placement | Refusal:
-            held = visibility.holdings(self._grants.live(), rules, user)
+            held = visibility.held(self._grants.tally, self._grants.live, rules, user)
             return placement.plan(some, held, request, rules.rules)
 
         found = self._mig.choose(request, subject, gpus, by_fraction)
@@ -73,8 +73,11 @@ class Placing:
     def check_shares(
         self, shares: Sequence[Share], user: str, subject: str, but: Grant | None = None
     ) -> None:
-        live = [grant for grant in self._grants.live() if but is None or grant.token != but.token]
-        held = [grant.shares for grant in live if grant.owner == user]
+        held = [
+            grant.shares
+            for grant in self._grants.tally.of_owner(user)
+            if but is None or grant.token != but.token
+        ]
         policy.check_shares(self._rules.policy, shares, user, held, subject)
 
     @contextlib.contextmanager

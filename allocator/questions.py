@@ -11,6 +11,7 @@ import time
 from gpuportion import wire
 from gpuportion.allocator import fields, lookup, pages, rows, visibility
 from gpuportion.allocator.auditor import Auditor
+from gpuportion.allocator.devices import NOTHING
 from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView
@@ -53,8 +54,8 @@ class Questions:
         return visibility.of(self._grants.live(), self._rules.policy, str(peer.uid))
 
     def node(self, peer: Peer, message: wire.Message) -> wire.Message:
-        holdings = self._grants.holdings()
-        gpus = [self._mig.row(gpu, rows.of_gpu(gpu, holdings)) for gpu in self._view.gpus]
+        loads = self._grants.tally.loads
+        gpus = [self._mig.row(gpu, rows.of_gpu(gpu, loads.get(gpu.uuid, NOTHING))) for gpu in self._view.gpus]
         return wire.Message({"gpus": gpus, "driver": self._view.driver, "trouble": self._view.trouble})
 
     def _use(self, grant: Grant) -> pages.LedgerView:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from gpuportion.allocator.devices import Gpu, Holding, free
+from gpuportion.allocator.devices import Gpu, Load, room
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.pages import LedgerView
 from gpuportion.allocator.store import Grant
@@ -58,7 +57,7 @@ def of_refusals(grant: Grant, view: LedgerView, time: float) -> dict[str, Any]:
     return {**row, "damaged": view.damaged} if view.damaged else row
 
 
-def of_gpu(gpu: Gpu, holdings: Sequence[Holding]) -> dict[str, Any]:
+def of_gpu(gpu: Gpu, load: Load) -> dict[str, Any]:
     """One GPU and what of it is granted, in bytes."""
     return {
         "index": gpu.index,
@@ -70,8 +69,8 @@ def of_gpu(gpu: Gpu, holdings: Sequence[Holding]) -> dict[str, Any]:
         "unmanaged": gpu.unmanaged,
         "unaccounted": gpu.unaccounted,
         "margin": gpu.margin,
-        "granted": sum(holding.share.limit for holding in holdings if holding.share.uuid == gpu.uuid),
-        "free": 0 if gpu.trouble else free(gpu, holdings),
+        "granted": load.taken,
+        "free": 0 if gpu.trouble else room(gpu, load),
         "used": gpu.used,
         "health": gpu.trouble or "ok",
     }

@@ -18,13 +18,16 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gpuportion.allocator.devices import Share
+from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.lifecycle import Event, State, step
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.allocator.processes import Process
+from gpuportion.allocator.tally import Tally
+
+__all__ = ["BrokenStoreError", "FullStoreError", "Grant", "StaleError", "Store", "move_aside"]
 
 VERSION: Final = 1
 
@@ -39,48 +42,6 @@ CREATE TABLE "grant" (
 );
 PRAGMA user_version = 1;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """One row. `created` and `deadline` in seconds of CLOCK_BOOTTIME; `shares` in the container's order.
-
-    (`root`, `id`, `generation`) names it: `root` is the low-level runtime's --root. `creator` is who is
-    making the container, `holder` its first process. `cgroups` are the folders that are empty when it has
-    ended; () where it has none for itself."""
-
-    token: str
-    boot: str
-    kind: str
-    root: str
-    id: str
-    uid: int
-    shares: tuple[Share, ...]
-    created: float
-    deadline: float
-    name: str = ""
-    user: str = ""
-    request: dict[str, Any] = dataclasses.field(default_factory=dict)
-    creator: Process | None = None
-    holder: Process | None = None
-    cgroups: tuple[str, ...] = ()
-    state: State = State.RESERVED
-    generation: int = 0
-
-    @property
-    def owner(self) -> str:
-        """Whose it is, as the rules for users count: a uid, or the name that an annotation gave."""
-        return self.user or str(self.uid)
-
-    @property
-    def label(self) -> str:
-        """How messages call it."""
-        return self.name or self.id[:12] or f"pid {self.holder.pid if self.holder else '?'}"
-
-    @property
-    def mig(self) -> MigPortion | None:
-        """The MIG instance that it is, where it is one: then it has no other share, and no pages."""
-        return self.shares[0].mig if self.shares else None
 
 
 class BrokenStoreError(Exception):
@@ -142,6 +103,7 @@ class Store:
                 'SELECT generation, token, state, boot, deadline, detail FROM "grant" ORDER BY generation'
             )
             self._rows = {grant.token: grant for grant in map(_grant, found)}
+            self.tally = Tally(self._rows.values())
         except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as problem:
             self._db.close()
             raise _said(problem, path) from None
@@ -165,6 +127,7 @@ class Store:
         assert done.lastrowid is not None
         grant = dataclasses.replace(grant, generation=done.lastrowid)
         self._rows[grant.token] = grant
+        self.tally.change(None, grant)
         return grant
 
     def apply(self, before: Grant, event: Event, **changes: Any) -> Grant:
@@ -185,6 +148,7 @@ class Store:
         if done.rowcount != 1:
             raise StaleError(f"grant {before.token[:8]} is no longer {before.state.value}")
         self._rows[after.token] = after
+        self.tally.change(before, after)
         return after
 
     def forget(self, grant: Grant) -> None:

@@ -49,6 +49,6 @@ def _used(grants: Grants, grant: Grant, held: dict[str, int]) -> dict[str, int]:
 
 
 def _check_rules(grants: Grants, rules: Policy, grant: Grant, shares: Sequence[Share]) -> None:
-    live = [one for one in grants.live() if one.owner == grant.owner and one.token != grant.token]
+    live = [one for one in grants.tally.of_owner(grant.owner) if one.token != grant.token]
     subject = f"the larger grant of {grant.label!r}"
     policy.check_shares(rules, shares, grant.owner, [one.shares for one in live], subject)

@@ -5,12 +5,13 @@ anything is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from gpuportion.allocator.devices import Holding
+from gpuportion.allocator.devices import Held, Holding
+from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.policy import ALL, ROOT, Policy
-from gpuportion.allocator.store import Grant
+from gpuportion.allocator.tally import Tally
 
 SOMEBODY: Final = "another user's"
 
@@ -23,6 +24,11 @@ def sees_all(rules: Policy, user: str) -> bool:
 def of(grants: Iterable[Grant], rules: Policy, user: str) -> list[Grant]:
     """Those of which `user` is told."""
     return [grant for grant in grants if sees_all(rules, user) or grant.owner == user]
+
+
+def held(tally: Tally, live: Callable[[], Iterable[Grant]], rules: Policy, user: str) -> Held:
+    """All that counts, as placement needs it for a request of `user`."""
+    return Held(tally.loads, lambda: holdings(live(), rules, user))
 
 
 def holdings(grants: Iterable[Grant], rules: Policy, user: str) -> list[Holding]:

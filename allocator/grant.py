@@ -1,0 +1,54 @@
+"""A grant as a value: what is promised to whom, and who lives by it. Knows nothing of where it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from gpuportion.allocator.devices import Share
+from gpuportion.allocator.lifecycle import State
+from gpuportion.allocator.mig.portion import MigPortion
+from gpuportion.allocator.processes import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`created` and `deadline` in seconds of CLOCK_BOOTTIME; `shares` in the container's order.
+
+    (`root`, `id`, `generation`) names it: `root` is the low-level runtime's --root. `creator` is who is
+    making the container, `holder` its first process. `cgroups` are the folders that are empty when it has
+    ended; () where it has none for itself."""
+
+    token: str
+    boot: str
+    kind: str
+    root: str
+    id: str
+    uid: int
+    shares: tuple[Share, ...]
+    created: float
+    deadline: float
+    name: str = ""
+    user: str = ""
+    request: dict[str, Any] = dataclasses.field(default_factory=dict)
+    creator: Process | None = None
+    holder: Process | None = None
+    cgroups: tuple[str, ...] = ()
+    state: State = State.RESERVED
+    generation: int = 0
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, as the rules for users count: a uid, or the name that an annotation gave."""
+        return self.user or str(self.uid)
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return self.name or self.id[:12] or f"pid {self.holder.pid if self.holder else '?'}"
+
+    @property
+    def mig(self) -> MigPortion | None:
+        """The MIG instance that it is, where it is one: then it has no other share, and no pages."""
+        return self.shares[0].mig if self.shares else None
