@@ -13,7 +13,7 @@ from gpuportion import paths, wire
 from gpuportion.allocator import fields, injection, lookup, mig_injection, names, policy, processes, updates
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.grants import CONTAINER, Grants, Intent
-from gpuportion.allocator.mig.planner import Plan, Spot
+from gpuportion.allocator.mig.planner import Plan
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.peer import Peer
@@ -87,24 +87,11 @@ class Containers:
         drivers = fields.image_drivers(message)
         with self._placing.reserved(intent) as grant:
             if isinstance(found, Plan):
-                made = yield from self._made(grant, found, request, subject)
+                made = yield from self._placing.made(grant, found, request, subject)
                 edited = self._edit_for_mig(made, spec)
             else:
                 edited = self._edit(grant, spec, preload, drivers)
         return wire.Message({"token": grant.token}, edited)
-
-    def _made(self, grant: Grant, found: Plan, request: Request, subject: str) -> Steps[Grant]:
-        """The grant with its MIG instance: of the plan, or of another one if the driver has no room there."""
-
-        def again(avoid: frozenset[Spot]) -> Plan:
-            other = self._mig.again(request, subject, avoid)
-            shares = self._mig.shares(other)
-            self._placing.check_shares(shares, grant.owner, subject, but=grant)
-            self._grants.promise(grant, shares)
-            return other
-
-        shares = yield from self._mig.serve(grant.token, found, again)
-        return self._grants.promise(grant, shares)
 
     def _edit_for_mig(self, grant: Grant, spec: dict[str, Any]) -> bytes:
         portion = grant.mig

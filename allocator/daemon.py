@@ -149,6 +149,7 @@ def _run(options: argparse.Namespace) -> None:
         reservation_timeout=options.reservation_timeout,
         remove_more=lambda token: _remove_more(token, portions, partitions),
         survivors=functools.partial(_survivors, options, sampler),
+        on_instance=lambda token: partitions.is_used(token),  # noqa: PLW0108 (they are made below)
     )
     migs = Migs()
     partitions = _partitions(options, hints, grants, MigNode(roles), migs, workers, rules)

@@ -71,12 +71,15 @@ class Grants:
         reservation_timeout: float,
         remove_more: Callable[[str], None],
         survivors: Callable[[Collection[str]], Sequence[Found]],
+        on_instance: Callable[[str], bool],
     ) -> None:
         """`remove_more`: takes away what others made for a grant, by its token. `survivors`: of tokens without a
-        row, the grants that somebody lives with (rebuild.py)."""
+        row, the grants that somebody lives with (rebuild.py). `on_instance`: are processes on a grant's MIG
+        instance?"""
         self._store = store
         self._remove_more = remove_more
         self._survivors = survivors
+        self._on_instance = on_instance
         self._hints = hints
         self._folder = f"{run_dir}/grants"
         self._timeout = reservation_timeout
@@ -268,7 +271,7 @@ class Grants:
             return True
         if grant.cgroups:
             return any(cgroups.is_populated(folder) for folder in grant.cgroups)
-        return pages.holders(self.ledger(grant)) > 0
+        return self._on_instance(grant.token) if grant.mig else pages.holders(self.ledger(grant)) > 0
 
     def _release(self, grant: Grant, event: Event) -> None:
         here("releasing")

@@ -1,21 +1,26 @@
 """A grant for a process of the host that isn't in a container: `gpuportion exec`.
 
-The caller is the grant's first process; its answer is the environment and the files that hold what it starts.
-Knows nothing of sockets, nor how a place is found (placing.py).
+The caller is the grant's first process; its answer is the environment and the files that hold what it starts. With a
+MIG instance it is the environment alone. Knows nothing of sockets, nor how a place is found (placing.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from gpuportion import wire
-from gpuportion.allocator import fields, names, processes
+from gpuportion.allocator import fields, mig_host, names, processes
 from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grants import PROCESS, Grants, Intent
-from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions
-from gpuportion.allocator.mig_grants import MigGrants, kept_from_mig
+from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions, Portion
+from gpuportion.allocator.mig.planner import Plan
+from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.peer import Peer
+from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.placing import Placing
+from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import from_keys
 
@@ -27,7 +32,15 @@ class HostProcesses:
         self._mig = mig
         self._placing = placing
 
-    def exec(self, peer: Peer, message: wire.Message) -> wire.Message:
+    def exec(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
+        try:
+            return (yield from self._granted(peer, message))
+        except GpuportionError as refusal:
+            if refusal.code != "GP302":
+                raise
+            raise GpuportionError("GP309", why=refusal.values["why"]) from None
+
+    def _granted(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
         request = from_keys(fields.keys(message.head.get("request")))
         mounts = message.head.get("mounts") is True
         if len(message.fds) != 1:
@@ -36,12 +49,11 @@ class HostProcesses:
         if caller is None or caller.pid != peer.pid:
             raise GpuportionError("GP304", why="the descriptor is no pidfd of the caller")
         name = names.printable(fields.text(message, "argv0"))
-        user = str(peer.uid)
-        found = self._placing.place(kept_from_mig(request), f'process {caller.pid} "{name}"', user)
-        shares = self._mig.shares(found)
+        user, subject = str(peer.uid), f'process {caller.pid} "{name}"'
+        found = self._placing.place(request, subject, user)
         intent = Intent(
             PROCESS,
-            shares,
+            self._mig.shares(found),
             request.to_json(),
             id=f"pid-{caller.pid}",
             name=name,
@@ -49,20 +61,44 @@ class HostProcesses:
             user=user,
             creator=caller,
         )
-        with self._placing.reserved(intent) as grant:
-            folder = self._grants.make_pages(
-                grant,
-                libcuda=self._portions.driver_file(grant.token, CUDA),
-                libnvml=self._portions.driver_file(grant.token, NVML),
-                ledger=self._grants.ledger(grant),
-            )
-            # What it starts may run as any user, so every user of the host can reach it (docs/limits.md).
-            os.chmod(os.path.dirname(self._grants.ledger(grant)), 0o711)
-            portion = self._portions.make(grant.token, folder, mounts)
+        with _kept(message.fds[0]) as pidfd, self._placing.reserved(intent) as grant:
+            if isinstance(found, Plan):
+                grant = yield from self._placing.made(grant, found, request, subject, once=True)  # noqa: PLW2901
+                portion = _on_an_instance(grant)
+            else:
+                portion = self._fraction(grant, mounts)
             here("portion-made")
-            self._grants.confirm(grant.token, caller.pid, message.fds[0], beside=caller.pid)
+            self._grants.confirm(grant.token, caller.pid, pidfd, beside=caller.pid)
         binds = [{"source": source, "target": target} for source, target in portion.mounts]
+        head = {"token": grant.token, "folder": portion.folder, "env": portion.env, "mounts": binds}
+        mig = grant.mig and {"uuid": grant.mig.uuid, "profile": grant.mig.profile}
+        return wire.Message({**head, "mig": mig} if mig else head)
+
+    def _fraction(self, grant: Grant, mounts: bool) -> Portion:
+        folder = self._grants.make_pages(
+            grant,
+            libcuda=self._portions.driver_file(grant.token, CUDA),
+            libnvml=self._portions.driver_file(grant.token, NVML),
+            ledger=self._grants.ledger(grant),
+        )
+        # What it starts may run as any user, so every user of the host can reach it (docs/limits.md).
+        os.chmod(os.path.dirname(self._grants.ledger(grant)), 0o711)
+        portion = self._portions.make(grant.token, folder, mounts)
         # Nothing keeps the host's other GPUs from the process; named here, device 0 is one that it may use.
-        env = {**portion.env, "CUDA_VISIBLE_DEVICES": ",".join(share.uuid for share in shares)}
-        head = {"token": grant.token, "folder": portion.folder, "env": env, "mounts": binds}
-        return wire.Message(head)
+        visible = ",".join(share.uuid for share in grant.shares)
+        return Portion(portion.folder, {**portion.env, mig_host.VISIBLE: visible}, portion.mounts)
+
+
+def _on_an_instance(grant: Grant) -> Portion:
+    assert grant.mig is not None
+    return Portion("", mig_host.environment(grant.mig), ())
+
+
+@contextlib.contextmanager
+def _kept(fd: int) -> Iterator[int]:
+    """A descriptor of our own: while an instance is made, the message's is closed."""
+    ours = os.dup(fd)
+    try:
+        yield ours
+    finally:
+        os.close(ours)

@@ -23,7 +23,6 @@ from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.placement import Placement
 from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.store import Grant
-from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, Role
 
 NO_AVOID: frozenset[Spot] = frozenset()
@@ -69,10 +68,10 @@ class MigGrants:
         return found.shares if isinstance(found, Placement) else (share_of(self._partitions.promised(found)),)
 
     def serve(
-        self, token: str, found: Plan, replan: Callable[[frozenset[Spot]], Plan]
+        self, token: str, found: Plan, replan: Callable[[frozenset[Spot]], Plan], *, once: bool = False
     ) -> Steps[tuple[Share, ...]]:
-        """Have it made or handed over; then the shares that it is."""
-        portion = yield from self._partitions.serve(token, found, replan)
+        """Have it made or handed over; then the shares that it is. `once`: nobody is to have it after this grant."""
+        portion = yield from self._partitions.serve(token, found, replan, once)
         return (share_of(portion),)
 
     # Shown
@@ -116,11 +115,3 @@ class MigGrants:
 
 def share_of(portion: MigPortion) -> Share:
     return Share(portion.gpu, portion.index, portion.memory, mig=portion)
-
-
-def kept_from_mig(request: Request) -> Request:
-    """The request of a process outside of a container, which no MIG instance serves. GpuportionError GP109."""
-    if request.mig is not None or request.role is Role.MIG:
-        why = "MIG instances are given to containers alone. Ask by --gpu-memory, or run it in a container."
-        raise GpuportionError("GP109", what="a MIG instance for a process", why=why)
-    return dataclasses.replace(request, role=Role.FRACTION)

@@ -86,7 +86,7 @@ def container_edits(
         device_nodes=(
             *(known[path] for path in CONTROL if path in known),
             _node(dev, f"nvidia{portion.minor}", strip.NVIDIA_MAJOR, portion.minor),
-            *(_capability(dev, major, minor) for minor in minors),
+            *(capability(dev, major, minor) for minor in minors),
         ),
         mounts=driver.edits.mounts,
         hooks=driver.edits.hooks,
@@ -98,7 +98,8 @@ def _node(dev: str, name: str, major: int, minor: int) -> cdi.DeviceNode:
     return cdi.DeviceNode(f"/dev/{name}", f"{dev}/{name}", type="c", major=major, minor=minor)
 
 
-def _capability(dev: str, major: int, minor: int) -> cdi.DeviceNode:
+def capability(dev: str, major: int, minor: int) -> cdi.DeviceNode:
+    """The node of one capability, below `dev` on the host."""
     name = f"{capabilities.FOLDER}/nvidia-cap{minor}"
     return cdi.DeviceNode(
         f"/dev/{name}", f"{dev}/{name}", "c", major, minor, file_mode=READABLE, permissions="r"

@@ -14,10 +14,11 @@ from typing import Final
 from gpuportion.allocator import injection, placement, policy, visibility
 from gpuportion.allocator.devices import Gpu, Share
 from gpuportion.allocator.grants import Grants, Intent
-from gpuportion.allocator.mig.planner import Plan
+from gpuportion.allocator.mig.planner import Plan, Spot
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.no_room import Refusal
 from gpuportion.allocator.node_view import NodeView
+from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.placement import Placement
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import Grant
@@ -79,6 +80,22 @@ class Placing:
             if but is None or grant.token != but.token
         ]
         policy.check_shares(self._rules.policy, shares, user, held, subject)
+
+    def made(
+        self, grant: Grant, found: Plan, request: Request, subject: str, *, once: bool = False
+    ) -> Steps[Grant]:
+        """The grant with its MIG instance: of the plan, or of another one if the driver has no room there. `once`:
+        nobody is to have the instance after it."""
+
+        def again(avoid: frozenset[Spot]) -> Plan:
+            other = self._mig.again(request, subject, avoid)
+            shares = self._mig.shares(other)
+            self.check_shares(shares, grant.owner, subject, but=grant)
+            self._grants.promise(grant, shares)
+            return other
+
+        shares = yield from self._mig.serve(grant.token, found, again, once=once)
+        return self._grants.promise(grant, shares)
 
     @contextlib.contextmanager
     def reserved(self, intent: Intent) -> Iterator[Grant]:

@@ -3,7 +3,8 @@
 The daemon grants to this process, known by a pidfd, and this process then becomes the command. Where it may
 have a private mount namespace, our library stands over the driver's for whatever the command starts; where
 it may not, the loader is pointed to a private folder by LD_LIBRARY_PATH and LD_PRELOAD, which a program
-that clears its environment gets around. stderr says which of the two it was.
+that clears its environment gets around. A MIG instance is named to the driver by CUDA_VISIBLE_DEVICES, and holds the
+command to its size. stderr says which of the three it was.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ WAYS: Final = {
     ),
 }
 
+BY_MIG: Final = (
+    "held by the MIG instance {profile}, which CUDA_VISIBLE_DEVICES names: "
+    "a program that sets that anew is not held"
+)
+
 
 class Exec(Plain):
     help = "run a command on this host with a portion of a GPU, without a container"
@@ -54,11 +60,17 @@ class Exec(Plain):
         program = _program(args)
         mounts = private_mounts.possible()
         grant = _ask(keys, args.rest[0], mounts)
-        if mounts:
+        if grant["mounts"]:
             _mount(grant["mounts"])
         if not args.quiet:
-            print(f"gpuportion: {WAYS[mounts]}", file=sys.stderr, flush=True)
+            print(f"gpuportion: {_way(grant, mounts)}", file=sys.stderr, flush=True)
         _become(program, args.rest, environment({**simulated(paths.run_dir()), **os.environ}, grant["env"]))
+
+
+def _way(grant: Mapping[str, Any], mounts: bool) -> str:
+    """How the command is held."""
+    mig = grant.get("mig")
+    return BY_MIG.format(profile=mig["profile"]) if mig else WAYS[mounts]
 
 
 def environment(own: Mapping[str, str], granted: Mapping[str, str]) -> dict[str, str]:

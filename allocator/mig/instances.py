@@ -28,8 +28,8 @@ class Instance:
     """A GPU instance on the GPU of UUID `gpu`: NVML's `id`, its profile's id and where it lies.
 
     `ours`: made by us; only such are reused or removed. `idle_since`: seconds of any clock that all share, None
-    while a container has it. `whole`: False where its compute instance is missing or half torn down: it can be
-    removed, not handed over. `holder` is for messages."""
+    while a container has it. `whole`: False where its compute instance is missing or half torn down, or others may
+    know its UUID: it can be removed, not handed over. `holder` is for messages."""
 
     gpu: str
     id: int

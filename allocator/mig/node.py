@@ -26,6 +26,7 @@ class MigNode:
         self._readings: dict[str, MigReading] = {}
         self._acts: Counter[str] = Counter()
         self._changed: dict[str, float] = {}
+        self.has_looked = False
         self.stuck: dict[str, str] = {}
         """By UUID, why a GPU can serve nobody though the driver shows it well."""
 
@@ -34,6 +35,7 @@ class MigNode:
     def update(self, gpus: Iterable[Gpu], readings: Mapping[str, MigReading]) -> None:
         """A new sample came."""
         self._gpus = {gpu.uuid: gpu for gpu in gpus}
+        self.has_looked = True
         for uuid, reading in readings.items():
             if self.is_still(uuid) and reading.at >= self._changed.get(uuid, 0.0):
                 self._readings[uuid] = reading
@@ -105,7 +107,7 @@ class MigNode:
             record.size,
             ours=True,
             idle_since=record.idle_since if idle else None,
-            whole=record.phase is Phase.READY,
+            whole=record.phase is Phase.READY and not record.once,
             holder=holder,
         )
 

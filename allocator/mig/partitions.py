@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ class Partitions:
         self._at_work = AtWork(node, workers, host)
         self._removals = Removals(book, node, migs, self._at_work, host)
         self._policy = Policy()
+        self._asked: dict[str, float] = {}
 
     # Planning
 
@@ -87,9 +89,9 @@ class Partitions:
 
     def promised(self, found: Plan) -> MigPortion:
         """What a grant gets by this plan, before it is made."""
-        return self.node.portion(self._new(found, ""))
+        return self.node.portion(self._new(found, "", once=False))
 
-    def _new(self, found: Plan, token: str) -> Record:
+    def _new(self, found: Plan, token: str, once: bool) -> Record:
         profile = found.profile
         return Record(
             key=0,
@@ -102,16 +104,18 @@ class Partitions:
             memory=profile.memory * MIB,
             compute=profile.compute,
             token=token,
+            once=once,
         )
 
     # A grant's instance
 
-    def serve(self, token: str, found: Plan, replan: Replan) -> Steps[MigPortion]:
-        """The instance of `found`, for the grant `token`; or of another plan. GpuportionError: it can't be had."""
+    def serve(self, token: str, found: Plan, replan: Replan, once: bool) -> Steps[MigPortion]:
+        """The instance of `found`, for the grant `token`; or of another plan. `once`: nobody is to have it after that.
+        GpuportionError: it can't be had."""
         deadline = self._host.now() + self._host.patience
         avoid: frozenset[Spot] = frozenset()
         for _ in range(TRIES):
-            key, act = self._begin(token, found, deadline)
+            key, act = self._begin(token, found, deadline, once)
             outcome = yield act.wait
             if outcome is None:
                 raise _late(found, self._host.patience)
@@ -131,16 +135,16 @@ class Partitions:
             found = replan(avoid)
         raise _failed(found, f"the driver had no room at {TRIES} places, one after the other")
 
-    def _begin(self, token: str, found: Plan, deadline: float) -> tuple[int, Act]:
+    def _begin(self, token: str, found: Plan, deadline: float, once: bool) -> tuple[int, Act]:
         """Write down what is going to be done, then have it done; the record's key."""
         if found.reuse is not None:
             record = self._record_of(found.reuse.gpu, found.reuse.id)
-            taken = self._book.apply(record, Change.TAKEN, token=token)
+            taken = self._book.apply(record, Change.TAKEN, token=token, once=once)
             assert taken is not None
             here("mig-taken")
             return record.key, self._check(taken, deadline)
         victims = [self._record_of(one.gpu, one.id) for one in found.evict]
-        record = self._book.add(self._new(found, token))
+        record = self._book.add(self._new(found, token, once))
         for victim in victims:
             self._book.apply(victim, Change.REMOVED)
         here("mig-intended")
@@ -197,8 +201,22 @@ class Partitions:
             then,
         )
 
+    def is_used(self, token: str) -> bool:
+        """Whether processes are on the instance of a grant whose first process has ended. As long as the driver has not
+        been looked at since this was first asked, they may be."""
+        first = self._asked.setdefault(token, time.monotonic())
+        held = [record for record in self._book if record.token == token]
+        return any(self.node.users(record) or self._is_unknown(record, first) for record in held)
+
+    def _is_unknown(self, record: Record, since: float) -> bool:
+        reading = self.node.reading(record.gpu)
+        if reading is None:
+            return not self.node.has_looked
+        return not reading.trouble and reading.at < since
+
     def free(self, token: str) -> None:
         """The grant is over."""
+        self._asked.pop(token, None)
         for record in self._book:
             if record.token == token:
                 self._free(record.key)
@@ -208,6 +226,8 @@ class Partitions:
         if record is not None and record.phase is not Phase.REMOVING and record.token:
             self._book.apply(record, Change.FREED, token="", idle_since=self._host.now())
             here("mig-freed")
+            if record.once:
+                self._host.wake_at(self._host.now())
             self._removals.wake_for_idle()
 
     def collect(self, gpu: str | None = None) -> Steps[tuple[list[Record], list[tuple[Record, str]]]]:

@@ -10,7 +10,9 @@ is another as soon as somebody makes it again. MAKING has neither id nor UUID ye
 when it was written down, with that profile, is ours. Somebody else who makes the same at the same place, after we
 looked and before the driver refuses us, and the daemon's death in that moment: then his would be taken for ours.
 
-READY with a `token` is in use by that grant, without one it is idle. Pure; knows nothing of NVML, files or clocks."""
+READY with a `token` is in use by that grant, without one it is idle. Of one that a process of the host had (`once`)
+others may know the UUID, whoever that process started: it is handed over to nobody again, and removed as soon as nobody
+is on it. Pure; knows nothing of NVML, files or clocks."""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ class Record:
 
     `profile` is the profile's id, `name` what the driver calls it; `start`, `size` in memory slices, `memory` in bytes,
     `compute` in slices. `gi`, `ci`, `uuid` once they are known. `token`: of the grant that has it, "" if none.
-    `idle_since`: seconds of CLOCK_BOOTTIME; of one in use, when that began or the like: it does not count."""
+    `idle_since`: seconds of CLOCK_BOOTTIME; of one in use, when that began or the like: it does not count. `once`: it
+    is not to be handed over again."""
 
     key: int
     boot: str
@@ -78,6 +81,7 @@ class Record:
     uuid: str = ""
     token: str = ""
     idle_since: float = 0.0
+    once: bool = False
 
     @property
     def is_idle(self) -> bool:

@@ -1,4 +1,4 @@
-"""Instances of ours that go: asked for, idle for too long, left half torn down, or in the way of another.
+"""Instances of ours that go: asked for, idle for too long, nobody's any more, half torn down, in the way of another.
 
     REMOVING is written down, the GPU's thread removes, and what came of it is written down: gone, or whole and idle
     as before, or half of one, which is tried again and again, ever more seldom
@@ -56,7 +56,8 @@ class Removals:
         return gone, kept
 
     def remove_due(self) -> None:
-        """Those that were to be removed and are there, and those that have been idle for too long."""
+        """Those that were to be removed and are there, and those that have been idle for too long or are nobody's any
+        more."""
         at_work = self._at_work.keys
         self._remove_all([each for each in self._book if each.key not in at_work and self._is_due(each)])
         self.wake_for_idle()
@@ -120,7 +121,7 @@ class Removals:
             return self._node.seen(record.gpu) is not None
         most = self._host.max_idle()
         too_long = most is not None and self._host.now() - record.idle_since >= most
-        return record.is_idle and too_long and not self._node.users(record)
+        return record.is_idle and (record.once or too_long) and not self._node.users(record)
 
 
 def _is_whole(record: Record, reading: MigReading | None) -> bool:

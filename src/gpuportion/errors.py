@@ -46,6 +46,10 @@ TEMPLATES: Final = {
     "GP306": "{what} failed: {why}",
     "GP307": "{source}, {where}: {why}",
     "GP308": "{path} was not changed: {why}",
+    "GP309": (
+        "this node cannot hold a process to a portion of a GPU: {why}. The command was not started. "
+        "Run `gpuportion doctor`."
+    ),
     "GP310": (
         "the low-level OCI runtime cannot be started: {why}. Name runc or crun in the engine's environment "
         "(GPUPORTION_RUNTIME=/usr/sbin/runc) or in /etc/gpuportion/runtime.conf (runtime=/usr/sbin/runc)."

@@ -252,11 +252,3 @@ def test_rules_for_users_count_what_an_instance_has(tmp_path: Path) -> None:
         assert len(daemon.shown()) == 2
 
 
-def test_a_process_outside_of_a_container_gets_no_instance(daemon: MigDaemon) -> None:
-    """It is told so."""
-    for request, refusal in (
-        ({"GPU_MIG": "1g.5gb"}, "GP109 a MIG instance for a process"),
-        ({"GPU_MEMORY_LIMIT": "1G"}, "GP109 a fraction of a GPU cannot be served"),
-    ):
-        with pytest.raises(RefusedError, match=refusal):
-            daemon.ask("exec", request=request, argv0="x", mounts=False, fds=(os.pidfd_open(os.getpid()),))

@@ -71,6 +71,7 @@ class Life(RuleBasedStateMachine):
             reservation_timeout=3600,
             remove_more=lambda token: None,
             survivors=self.survivors,
+            on_instance=lambda token: False,
         )
         self.grants.recover()
 
