@@ -10,7 +10,7 @@ from typing import Final
 from gpuportion.allocator.devices import MINIMUM, Gpu, Holding
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
-from gpuportion.sizes import MIB, both, gb
+from gpuportion.sizes import both, gb
 
 NAMED: Final = 8
 """Holders that a message names before it says `and 3 more`."""
@@ -66,11 +66,11 @@ class Refusal:
 
 def suggestion(room: int, minimum: int = MINIMUM) -> str:
     """The largest round amount within `room` bytes, such as `2G` or `640M`; "" if that is below the
-    minimum."""
-    text, size = (f"{room // 10**9}G", room // 10**9 * 10**9)
-    if size < 10**9:
-        text, size = (f"{room // 10**7 * 10}M", room // 10**7 * 10**7)
-    return text if size - size % MIB >= minimum else ""
+    minimum, which is whole MiB: so is what a grant of the amount would have."""
+    size = room // 10**9 * 10**9 or room // 10**7 * 10**7
+    if size < minimum:
+        return ""
+    return f"{size // 10**9}G" if size >= 10**9 else f"{size // 10**6}M"
 
 
 def _asked(want: Request) -> str:

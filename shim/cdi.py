@@ -186,7 +186,7 @@ def _edits(reader: _Reader, document: object, where: str) -> ContainerEdits:
         return ContainerEdits()
     of = reader.known(document, _EDITS, where)
     env = reader.texts(of, "env", where)
-    if any(not each.partition("=")[1] for each in env):
+    if any("=" not in each for each in env):
         raise reader.wrong(f"{where}.env", "has an entry without =")
     return ContainerEdits(
         env=env,

@@ -11,9 +11,10 @@ from gpuportion.errors import GpuportionError
 from gpuportion.shim import cdi
 
 BROKEN: dict[str, tuple[list[str | int], object, str]] = {
-    "no version": (["cdiVersion"], None, "cdiVersion is missing"),
+    "no version": (["cdiVersion"], None, "broken: the file.cdiVersion is missing"),
     "a version to come": (["cdiVersion"], "2.0.0", "cdiVersion is 2.0.0; gpuportion knows 0.3.0 to 1.1.0"),
-    "no kind": (["kind"], None, "kind is missing"),
+    "a version without quotes": (["cdiVersion"], 0.5, "broken: the file.cdiVersion is not a text"),
+    "no kind": (["kind"], None, "broken: the file.kind is missing"),
     "half a kind": (["kind"], "nvidia.com", "kind is not vendor/class"),
     "an unknown field": (["colour"], "red", "the file.colour is not a field that gpuportion knows"),
     "devices of no list": (["devices"], {}, "the file.devices is not a list"),
@@ -29,6 +30,11 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
         ["containerEdits", "deviceNodes", 0, "path"],
         "dev/nvidiactl",
         "containerEdits.deviceNodes[0].path is not an absolute path",
+    ),
+    "a zero byte in a path": (
+        ["containerEdits", "deviceNodes", 0, "path"],
+        "/dev/nvidiactl\0",
+        "containerEdits.deviceNodes[0].path is missing",
     ),
     "a bool as a number": (
         ["containerEdits", "deviceNodes", 0, "major"],
@@ -198,6 +204,19 @@ def test_every_published_version_is_understood(version: str) -> None:
     assert cdi.parse(changed(["cdiVersion"], version), "x").kind == cdi.GPU_KIND
 
 
+@pytest.mark.parametrize("kind", ["nvidia.com/gpu", "Vendor.COM/Gpu_2", "a/B", "v-1.x/c.d"])
+def test_a_kind_is_a_vendor_and_a_class(kind: str) -> None:
+    """Letters of either case; CDI asks for no more than that each begins with one."""
+    assert cdi.parse(changed(["kind"], kind), "x").kind == kind
+
+
+@pytest.mark.parametrize("kind", ["a", "a/", "/a", "1a/b", "a/1b", "a/b/c", "a b/c", "a/b "])
+def test_what_is_no_vendor_and_class_is_no_kind(kind: str) -> None:
+    """The sentence says it back."""
+    with pytest.raises(GpuportionError, match=f"kind is not vendor/class: {kind}"):
+        cdi.parse(changed(["kind"], kind), "x")
+
+
 @pytest.mark.parametrize("name", ["0", UUID])
 def test_a_device_is_found_by_index_or_uuid(name: str) -> None:
     """The spec's own edits come first, then the device's."""
@@ -236,10 +255,12 @@ def test_the_drivers_files_come_from_the_spec_of_the_highest_priority() -> None:
 
 
 def test_two_devices_share_what_is_common() -> None:
-    """Each node, mount and hook once, however many devices ask for it."""
+    """Each node, mount, hook and group once, however many devices ask for it."""
     got = cdi.edits([cdi.parse(document(), "x")], cdi.GPU_KIND, ["0", "1", "all"])
     assert len(got.device_nodes) == len({node.path for node in got.device_nodes}) == 5
     assert len(got.mounts) == 5 and len(got.hooks) == 2
+    one, other = (cdi.ContainerEdits(env=(f"A={gid}",), gids=(44, gid)) for gid in (1, 2))
+    assert one.plus(other) == cdi.ContainerEdits(env=("A=1", "A=2"), gids=(44, 1, 2))
 
 
 def test_the_folder_of_higher_priority_wins() -> None:
@@ -285,9 +306,12 @@ def test_the_real_driver_is_found_among_the_mounts() -> None:
 def test_a_spec_without_a_driver_says_how_to_make_it_anew() -> None:
     """libcuda and NVML are both needed to hold a limit."""
     made = document()
-    made["containerEdits"]["mounts"] = []
-    with pytest.raises(GpuportionError, match=r"mounts no libcuda.so. Make it anew: nvidia-ctk cdi generate"):
-        cdi.driver_paths(cdi.edits([cdi.parse(made, "x")], cdi.GPU_KIND, ["0"]))
+    for name in ("libnvidia-ml.so", "libcuda.so"):
+        mounts = made["containerEdits"]["mounts"]
+        made["containerEdits"]["mounts"] = [mount for mount in mounts if f"/{name}." not in mount["hostPath"]]
+        with pytest.raises(GpuportionError) as refusal:
+            cdi.driver_paths(cdi.edits([cdi.parse(made, "x")], cdi.GPU_KIND, ["0"]))
+        assert f"mounts no {name}. Make it anew: nvidia-ctk cdi generate" in refusal.value.text
 
 
 def test_targets_are_those_of_every_device() -> None:
@@ -300,7 +324,7 @@ def test_targets_are_those_of_every_device() -> None:
 def test_every_field_is_read() -> None:
     """And what is left out, or empty, has the value that CDI gives it."""
     given = {
-        "env": ["A=1"],
+        "env": ["A=1", "EMPTY=", "B=2=3"],
         "deviceNodes": [
             {
                 "path": "/dev/x/../a",
@@ -328,8 +352,10 @@ def test_every_field_is_read() -> None:
         "additionalGids": [0, 44],
         "additionalGIDs": [27],
     }
-    assert cdi.parse(changed(["containerEdits"], given), "/etc/cdi/x", 3).edits == cdi.ContainerEdits(
-        env=("A=1",),
+    read = cdi.parse(changed(["containerEdits"], given), "/etc/cdi/x", 3)
+    assert (read.source, read.priority, cdi.parse(document(), "x").priority) == ("/etc/cdi/x", 3, 0)
+    assert read.edits == cdi.ContainerEdits(
+        env=("A=1", "EMPTY=", "B=2=3"),
         device_nodes=(
             cdi.DeviceNode("/dev/a", "/dev/b", "c", 195, 3, 438, "rw", 5, 6),
             cdi.DeviceNode("/dev/c", "/dev/c"),

@@ -115,24 +115,26 @@ def test_what_may_be_tried_is_listed(suggested: str, elsewhere: bool, hints: str
     assert text.splitlines()[2] == f"Try {hints}`gpuportion ps`."
 
 
-SUGGESTIONS = {
-    80 * GB: "80G",
-    2 * GB: "2G",
-    2 * GB - 1: "1G",
-    GB: "1G",
-    GB - 1: "990M",
-    645_000_000: "640M",
-    280_000_000: "280M",
-    270_000_000: "270M",
-    269_999_999: "",
-    0: "",
-}
+SUGGESTIONS: list[tuple[int, int, str]] = [  # room, minimum in MiB -> text
+    (80 * GB, 256, "80G"),
+    (2 * GB, 256, "2G"),
+    (2 * GB - 1, 953, "1G"),
+    (2 * GB - 1, 954, ""),
+    (GB, 953, "1G"),
+    (GB - 1, 256, "990M"),
+    (645_000_000, 610, "640M"),
+    (645_000_000, 611, ""),
+    (270_000_000, 256, "270M"),
+    (269_999_999, 256, ""),
+    (3 << 20, 1, ""),
+    (0, 1, ""),
+]
 
 
-@pytest.mark.parametrize(("room", "text"), SUGGESTIONS.items())
-def test_a_suggestion_is_a_round_amount(room: int, text: str) -> None:
-    """In whole gigabytes, below one in tens of megabytes."""
-    assert suggestion(room) == text
+@pytest.mark.parametrize(("room", "least", "text"), SUGGESTIONS)
+def test_a_suggestion_is_a_round_amount(room: int, least: int, text: str) -> None:
+    """In whole gigabytes, below one in tens of megabytes; none where that could not be granted."""
+    assert suggestion(room, least * MIB) == text
 
 
 @given(st.integers(1, 4096), st.integers(0, 8 * GB))
@@ -140,16 +142,17 @@ def test_a_suggestion_is_at_least_the_minimum(least: int, room: int) -> None:
     """What would be granted of it, in whole MiB: not one less, and nothing is kept back that would do."""
     text = suggestion(room, least * MIB)
     step = GB if room >= GB else 10**7
-    round_amount = room // step * step
-    assert bool(text) == (round_amount // MIB >= least)
+    granted = room // step * step // MIB
+    assert bool(text) == (granted >= least)
     if text:
-        assert sizes.parse(text) == round_amount // MIB * MIB
+        assert sizes.parse(text) == granted * MIB
 
 
-def test_the_very_minimum_is_suggested() -> None:
-    """Where what would be granted is just that."""
-    assert suggestion(270 * 10**6, 257 * MIB) == "270M" and suggestion(270 * 10**6, 258 * MIB) == ""
+def test_the_usual_minimum_counts_where_none_is_said() -> None:
+    """256 MiB, which a round amount of 260 MB is just below."""
     assert MINIMUM == 256 * MIB
+    assert [suggestion(room) for room in (260_000_000, 270_000_000)] == ["", "270M"]
+    assert suggestion(16 * MINIMUM, 16 * MINIMUM) == ""  # 4.29 GB: 4G would be below it
 
 
 def test_one_gpu_is_not_many() -> None:
