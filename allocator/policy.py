@@ -129,8 +129,8 @@ def check_runtime(policy: Policy, path: str, subject: str) -> None:
 
 
 def _check_source(policy: Policy, request: Request, subject: str) -> None:
-    banned = {BOTH: "", ENV: "annotation", ANNOTATIONS: "env"}[policy.requests_from]
-    if banned and banned in request.source.split("+"):
+    banned = {ENV: "annotation", ANNOTATIONS: "env"}.get(policy.requests_from)
+    if banned in request.source.split("+"):
         ways = {"annotation": "an annotation", "env": "its environment (which an image can set, too)"}
         allowed = {"annotation": "the environment", "env": "annotations"}[banned]
         what = f"it asks by {ways[banned]}; this node takes requests by {allowed} only"
@@ -138,10 +138,10 @@ def _check_source(policy: Policy, request: Request, subject: str) -> None:
 
 
 def _check_most(policy: Policy, amounts: Iterable[int], subject: str) -> None:
-    largest = max(amounts, default=0)
-    if policy.max_memory is not None and largest > policy.max_memory:
-        most = both(policy.max_memory)
-        what = f"it asks for {both(largest)} of a GPU's memory; one container may have {most} of each GPU"
+    most = UNLIMITED if policy.max_memory is None else policy.max_memory
+    over = [amount for amount in amounts if amount > most]
+    if over:
+        what = f"it asks for {both(max(over))} of a GPU's memory; one container may have {both(most)} of each GPU"
         raise _refusal(subject, what, "container.max-memory", "Ask for less.")
 
 
