@@ -11,14 +11,14 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from gpuportion import paths
 from gpuportion.shim.engines import installation
 from gpuportion.shim.engines.table import ENGINES
 from tests.support import bundle
 from tests.support.containerd import PrivateContainerd
-from tests.support.node import CLIENT, PYTHON, Node
+from tests.support.node import CLIENT, PYTHON
 from tests.support.session import CudaSession
 
 LAUNCH: Final = """#!/bin/sh
@@ -28,6 +28,12 @@ exec {launcher} "$@"
 """
 LIMITS: Final = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000")
 """podman's own are above what a root without CAP_SYS_RESOURCE may set."""
+
+
+class Served(Protocol):
+    """A node, or a daemon alone: what the launcher has to find."""
+
+    run_dir: Path
 
 
 def low_level(folder: Path, name: str) -> str:
@@ -42,12 +48,12 @@ def low_level(folder: Path, name: str) -> str:
     )
 
 
-def launcher(folder: Path, node: Node, name: str) -> str:
+def launcher(folder: Path, node: Served, name: str) -> str:
     """The launcher as a program that needs no environment; what it becomes is runc or crun."""
     return launcher_of(folder, node, low_level(folder, name))
 
 
-def launcher_of(folder: Path, node: Node, path: str) -> str:
+def launcher_of(folder: Path, node: Served, path: str) -> str:
     """The same, before the low-level runtime at `path`."""
     return _script(
         folder / f"launch-{Path(path).name}",
