@@ -1,4 +1,4 @@
-"""Other amounts for a living grant: what fits, what is refused, and who is meant."""
+"""Other amounts for a living grant: what fits, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuportion.allocator.devices import Gpu, Holding, Share, free
-from gpuportion.allocator.lookup import find
 from gpuportion.allocator.placement import Rules
 from gpuportion.allocator.resizing import resized
-from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.sizes import MIB
 
@@ -107,33 +105,3 @@ def test_nothing_is_ever_promised_twice(others: list[int], before: int, after: i
         assert after * 256 * MIB > free(one, holdings[1:])
         return
     assert limit + sum(held.share.limit for held in holdings[1:]) <= one.grantable
-
-
-def grant(id: str, name: str = "") -> Grant:
-    return Grant("t" + id, "boot", "container", "", id, 0, (), 0, 0, name=name)
-
-
-HERE = [grant("aa11", "train"), grant("aa22", "aa"), grant("pid-7", "python"), grant("bb33", "python")]
-
-
-@pytest.mark.parametrize(
-    ("word", "id"), [("aa11", "aa11"), ("train", "aa11"), ("aa", "aa22"), ("bb", "bb33"), ("pid-7", "pid-7")]
-)
-def test_a_word_means_an_id_a_name_or_a_beginning(word: str, id: str) -> None:
-    """In this order: the surer one decides."""
-    assert find(HERE, word).id == id
-
-
-@pytest.mark.parametrize(
-    ("word", "says"),
-    [
-        ("python", "it may be pid-7 (python), bb33 (python). Write more of the id."),
-        ("zz", "no grant has this name or id. There are aa11 (train)"),
-        ("", "no grant has this name or id"),
-    ],
-)
-def test_a_word_that_means_none_or_several_is_refused(word: str, says: str) -> None:
-    """Never the first that comes."""
-    with pytest.raises(GpuportionError) as refused:
-        find(HERE, word)
-    assert says in refused.value.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from tests.support import mig_boards
@@ -36,8 +37,8 @@ def chosen(
     gpus = [WHOLE] if whole else []
     migs = [PARTS] if parts else []
 
-    def by_fraction(some: object) -> Placement | no_room.Refusal:
-        return placement.plan(gpus, held or [], want)
+    def by_fraction(some: Sequence[Gpu]) -> Placement | no_room.Refusal:
+        return placement.plan(some, held or [], want)
 
     def by_mig() -> Plan | refusals.Refusal:
         return planner.plan(migs, instances or [], want, planner.Policy())
@@ -68,7 +69,8 @@ def test_a_request_has_a_preferred_way(want: Request, kind: type[object]) -> Non
 
 
 def test_the_other_way_serves_where_the_first_has_no_room() -> None:
-    """In both directions, as far as the other way can do it at all."""
+    """In both directions, as far as the other way can do it at all; also where the first way never could."""
+    assert isinstance(chosen(Request(memory=(41 * GB,))), Plan)
     assert isinstance(chosen(MEMORY, held=FULL_GPU), Plan)
     assert isinstance(chosen(MEMORY, whole=False), Plan)
     assert isinstance(chosen(MEMORY, parts=False), Placement)
@@ -78,16 +80,18 @@ def test_the_other_way_serves_where_the_first_has_no_room() -> None:
 @pytest.mark.parametrize(
     ("want", "setting", "refusal"),
     [
-        (MEMORY, {"held": FULL_GPU, "instances": FULL_MIG}, "GP101 .*other 39.00 GB.*The other way: GPU 0 has no"),
+        (MEMORY, {"held": FULL_GPU, "instances": FULL_MIG}, "GP101 container x .*other 39.00 GB.*other way: GPU 0"),
         (Request(compute=30), {"instances": FULL_MIG}, "GP101 .*big 7g.40gb"),
         (Request(compute=30), {"parts": False}, "GP109 30 % of a GPU's compute"),
         (Request(mig="1g.5gb"), {"parts": False}, "GP109 a portion by MIG .*set-role"),
         (Request(mig="1g.5gb", role=Role.FRACTION), {}, "GP109 the MIG profile 1g.5gb .*Drop one"),
-        (Request(memory=MEMORY.memory, role=Role.FRACTION), {"whole": False}, "GP109 a fraction of a GPU"),
+        (Request(memory=MEMORY.memory, role=Role.FRACTION), {"whole": False}, "GP109 a fraction .*out GPU_ROLE.$"),
+        (Request(memory=MEMORY.memory, role=Role.FRACTION, select=("7",)), {"whole": False}, "GP107 GPU_SELECT=7 "),
         (Request(memory=(90 * 1000 * MIB,)), {}, "GP107 GPU_MEMORY_LIMIT"),
         (Request(memory=(90 * 1000 * MIB,)), {"whole": False}, "GP105 "),
         (Request(memory=(90 * 1000 * MIB,)), {"held": FULL_GPU, "instances": FULL_MIG}, "GP107 "),
-        (Request(memory=MEMORY.memory, select=("7",)), {}, r"GP107 GPU_SELECT=7 .*0 \(.*5 \("),
+        (Request(memory=(90 * GB,), compute=30), {}, "GP105 "),
+        (Request(memory=MEMORY.memory, select=("7", "8*")), {}, r"GPU_SELECT=7,8\* .* 0 \([^)]*\), 5 \([^)]*\)\.$"),
         (Request(memory=MEMORY.memory * 2, count=2), {"whole": False}, "GP107 GPU_COUNT=2"),
     ],
 )  # fmt: skip
