@@ -34,7 +34,8 @@ def test_a_word_means_an_id_a_name_or_a_beginning(word: str, id: str) -> None:
         (
             HERE,
             "python",
-            "one container 'python' was not found: it may be pid-7 (python), bb33456789ab (python). Write more of the id.",
+            "one container 'python' was not found: it may be pid-7 (python), bb33456789ab (python). "
+            "Write more of the id.",
         ),
         (
             HERE,
