@@ -115,7 +115,8 @@ class Containers:
 
     def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes, drivers: tuple[Found, ...]) -> bytes:
         specs = self._files.specs()
-        edits = injection.device_edits(specs, grant.shares)
+        minors = {gpu.uuid: gpu.minor for gpu in self._view.gpus}
+        edits = injection.device_edits(specs, grant.shares, minors)
         linux = spec.get("linux")
         folder = self._grants.make_pages(
             grant,

@@ -6,6 +6,7 @@ Decides nothing and edits nothing. Every path is the host's, and root's.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gpuportion import paths
-from gpuportion.allocator import cdi_files, device_nodes
+from gpuportion.allocator import cdi_files, device_nodes, gpu_nodes
 from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
@@ -21,6 +22,8 @@ from gpuportion.shim import cdi, strip, volumes
 from gpuportion.shim.image_drivers import Found
 from gpuportion.shim.preload import preload_text
 from gpuportion.shim.spec import Injection, Interposer
+
+log: Final = logging.getLogger("gpuportiond")
 
 PRELOAD: Final = "ld.so.preload"
 INSIDE_LIBCUDA: Final = f"{paths.INSIDE_DRIVER}/libcuda.so.1"
@@ -51,10 +54,19 @@ def programs() -> Programs:
         raise GpuportionError("GP302", why=f"gpuportion is not whole: {problem}") from None
 
 
-def device_edits(specs: Sequence[cdi.Spec], shares: Sequence[Share]) -> cdi.ContainerEdits:
-    """What the GPUs of a grant need. GpuportionError GP302: no CDI spec has them, or an old one."""
-    names = [cdi.name_of(specs, cdi.GPU_KIND, index=share.index, uuid=share.uuid) for share in shares]
-    edits = cdi.edits(specs, cdi.GPU_KIND, names)
+def device_edits(
+    specs: Sequence[cdi.Spec], shares: Sequence[Share], minors: Mapping[str, int]
+) -> cdi.ContainerEdits:
+    """What the GPUs of a grant need. `minors`: their minor numbers, by UUID, for those that no spec has: they were in
+    MIG mode when it was made. GpuportionError GP302: the specs have no driver, or an old one."""
+    names = {
+        share.uuid: cdi.name_of(specs, cdi.GPU_KIND, index=share.index, uuid=share.uuid) for share in shares
+    }
+    unknown = [uuid for uuid, name in names.items() if not cdi.is_known(specs, cdi.GPU_KIND, name)]
+    edits = cdi.edits(specs, cdi.GPU_KIND, [name for uuid, name in names.items() if uuid not in unknown])
+    if unknown:
+        log.info("no CDI spec has %s: its node is given by its number", " and ".join(unknown))
+        edits = edits.plus(gpu_nodes.edits(specs, [minors[uuid] for uuid in unknown]))
     cdi.driver_paths(edits)
     cdi_files.require_files(edits)
     return edits

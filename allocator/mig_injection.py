@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import posixpath
 import stat
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gpuportion.allocator import cdi_files, device_nodes, fields, injection
+from gpuportion.allocator import cdi_files, device_nodes, fields, gpu_nodes, injection
 from gpuportion.allocator.mig import capabilities
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.errors import GpuportionError
@@ -32,9 +31,8 @@ from gpuportion.shim import cdi, spec, strip
 PROC_VARIABLE: Final = "GPUPORTION_DRIVER_PROC"
 """Stands for /proc in what is read of the driver here: a simulated one has its own."""
 
-CONTROL: Final = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+CONTROL: Final = (gpu_nodes.NEEDED, "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 """Nodes that every user of a GPU needs. Whatever else a CDI spec gives to all is left out: another GPU, graphics."""
-NEEDED: Final = CONTROL[0]
 READABLE: Final = 0o444
 """Of a capability's node, as the driver makes it: to open it for reading is to have the capability."""
 
@@ -77,25 +75,18 @@ def container_edits(
     """The driver of the CDI specs, and the nodes of one instance."""
     driver = cdi.common(specs, cdi.GPU_KIND)
     known = {node.path: node for one in (driver.edits, *driver.devices.values()) for node in one.device_nodes}
-    if NEEDED not in known:
-        why = f"the CDI spec {driver.source} has no {NEEDED}. {cdi.ANEW}"
-        raise GpuportionError("GP302", why=why)
-    dev = posixpath.dirname(known[NEEDED].host_path)
+    dev = gpu_nodes.folder(driver)
     return cdi.ContainerEdits(
         env=driver.edits.env,
         device_nodes=(
             *(known[path] for path in CONTROL if path in known),
-            _node(dev, f"nvidia{portion.minor}", strip.NVIDIA_MAJOR, portion.minor),
+            gpu_nodes.node(dev, portion.minor),
             *(capability(dev, major, minor) for minor in minors),
         ),
         mounts=driver.edits.mounts,
         hooks=driver.edits.hooks,
         gids=driver.edits.gids,
     )
-
-
-def _node(dev: str, name: str, major: int, minor: int) -> cdi.DeviceNode:
-    return cdi.DeviceNode(f"/dev/{name}", f"{dev}/{name}", type="c", major=major, minor=minor)
 
 
 def capability(dev: str, major: int, minor: int) -> cdi.DeviceNode:

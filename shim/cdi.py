@@ -307,6 +307,11 @@ def name_of(specs: Iterable[Spec], kind: str, *, index: int, uuid: str) -> str:
     return uuid if uuid in names else str(index)
 
 
+def is_known(specs: Iterable[Spec], kind: str, name: str) -> bool:
+    """Whether a spec has this device."""
+    return any(name in spec.devices for spec in specs if spec.kind == kind)
+
+
 def targets(specs: Iterable[Spec], kind: str) -> frozenset[str]:
     """Every container path that specs of a kind may put something at: device nodes and mounts."""
     paths: set[str] = set()

@@ -51,6 +51,8 @@ def give_roles(node: Node) -> None:
     for index in (A100, A30):
         node.gpuportion("sim", "reset", "--gpu", str(index), "--directory", str(sim(node).directory))
     node.until(lambda: all(gpu(node, int(index))["health"] == "ok" for index in words))
+    folders = ["--directory", sim(node).directory, "--cdi-dir", str(node.run_dir / "cdi")]
+    node.gpuportion("sim", "refresh", *folders)  # the CDI spec is one of MIG mode
 
 
 @pytest.fixture
@@ -321,14 +323,15 @@ def test_a_role_is_not_taken_from_who_uses_it(node: Node) -> None:
 
 
 def test_a_hopper_gpu_changes_its_role_at_once(node: Node) -> None:
-    """With an idle instance on it, which goes; then it serves fractions, and MIG again."""
+    """With an idle instance on it, which goes; then it serves fractions, and MIG again. Nobody writes a CDI spec."""
     with session(node, MIG="1g.10gb", SELECT=str(H100)):
         pass
     node.until(lambda: not node.ps())
     said = node.gpuportion("node", "remove-role", "--mig-enabled", "--gpu", str(H100)).stdout
     assert said == "GPU 2 (NVIDIA H100 80GB HBM3) has the role fraction; MIG mode is off\n"
-    folders = ["--directory", sim(node).directory, "--cdi-dir", str(node.run_dir / "cdi")]
-    node.gpuportion("sim", "refresh", *folders)  # the specification was written in MIG mode
+    (spec,) = (node.run_dir / "cdi").iterdir()
+    whole = {device["name"] for device in json.loads(spec.read_text())["devices"]}
+    assert sim(node).devices[H100].uuid not in whole, "the specification was written in MIG mode"
     try:
         with node.session("4G", options=asking(SELECT=str(H100))) as cuda:
             assert cuda.ask("info")["device_total"] == 3814 * MIB

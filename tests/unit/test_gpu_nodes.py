@@ -1,0 +1,73 @@
+"""A GPU that no CDI spec has: the driver of the spec, and the GPU's own node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.gpu_specs import UUID, document
+
+from gpuportion.allocator import injection
+from gpuportion.allocator.devices import Share
+from gpuportion.errors import GpuportionError
+from gpuportion.shim import cdi
+
+OTHER = "GPU-99999999-2222-3333-4444-555555555555"
+KNOWN, UNKNOWN = Share(UUID, 0, 1 << 30), Share(OTHER, 4, 1 << 30)
+MINORS = {UUID: 0, OTHER: 6}
+
+
+@pytest.fixture(autouse=True)
+def files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spec is of another host: none of its files is here."""
+    monkeypatch.setattr("os.path.exists", lambda path: True)
+
+
+def spec(**changes: Any) -> cdi.Spec:
+    return cdi.parse({**document(), **changes}, "/etc/cdi/nvidia.yaml")
+
+
+def nodes(edits: cdi.ContainerEdits) -> list[str]:
+    return [node.path for node in edits.device_nodes]
+
+
+def test_its_node_is_named_by_the_drivers_number() -> None:
+    """Not by NVML's index; all else is what any GPU of the spec gets."""
+    found = injection.device_edits([spec()], [UNKNOWN], MINORS)
+    assert nodes(found) == ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia6"]
+    (node,) = (node for node in found.device_nodes if node.path == "/dev/nvidia6")
+    assert (node.host_path, node.type, node.major, node.minor) == ("/dev/nvidia6", "c", 195, 6)
+    known = injection.device_edits([spec()], [KNOWN], MINORS)
+    assert (found.mounts, found.hooks, found.env) == (known.mounts, known.hooks, known.env)
+
+
+def test_a_gpu_beside_it_that_the_spec_has_is_as_before() -> None:
+    """Its nodes for graphics are there; nothing is there twice."""
+    found = injection.device_edits([spec()], [KNOWN, UNKNOWN], MINORS)
+    assert nodes(found) == [
+        "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0", "/dev/dri/renderD128", "/dev/nvidia6",
+    ]  # fmt: skip
+    assert len(found.mounts) == len(set(found.mounts)) == 5
+
+
+def test_the_host_s_dev_is_where_the_spec_has_it() -> None:
+    """As of a driver in a folder of its own."""
+    edits = {
+        **document()["containerEdits"],
+        "deviceNodes": [{"path": "/dev/nvidiactl", "hostPath": "/own/dev/nvidiactl"}],
+    }
+    found = injection.device_edits([spec(containerEdits=edits)], [UNKNOWN], MINORS)
+    assert [node.host_path for node in found.device_nodes] == ["/own/dev/nvidiactl", "/own/dev/nvidia6"]
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [("mounts", "mounts the driver's libcuda.so for all devices"), ("deviceNodes", "has no /dev/nvidiactl")],
+)
+def test_a_spec_without_the_driver_is_no_ground(without: str, said: str) -> None:
+    """What to run is said."""
+    edits = {key: value for key, value in document()["containerEdits"].items() if key != without}
+    with pytest.raises(GpuportionError) as refusal:
+        injection.device_edits([spec(containerEdits=edits)], [UNKNOWN], MINORS)
+    assert refusal.value.code == "GP302" and said in refusal.value.text
+    assert "nvidia-ctk cdi generate" in refusal.value.text
