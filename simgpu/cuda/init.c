@@ -121,34 +121,38 @@ API(cuDriverGetVersion, int *version) {
     return CUDA_SUCCESS;
 }
 
+struct result {
+    CUresult number;
+    const char *name, *text;
+};
+
+static const struct result results[] = {
+#define RESULT(name, number, string) {number, #name, string},
+#include "results.def"
+#undef RESULT
+};
+
+static const struct result *result_of(CUresult number) {
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++)
+        if (results[i].number == number)
+            return &results[i];
+    return NULL;
+}
+
 API(cuGetErrorName, CUresult error, const char **text) {
     ENTER_ANYTIME();
     NEED(text);
-    *text = NULL;
-    switch (error) {
-#define RESULT(name, number, string)                                                                         \
-    case number:                                                                                             \
-        *text = #name;                                                                                       \
-        break;
-#include "results.def"
-#undef RESULT
-    }
-    return *text ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    const struct result *found = result_of(error);
+    *text = found ? found->name : NULL;
+    return found ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 API(cuGetErrorString, CUresult error, const char **text) {
     ENTER_ANYTIME();
     NEED(text);
-    *text = NULL;
-    switch (error) {
-#define RESULT(name, number, string)                                                                         \
-    case number:                                                                                             \
-        *text = string;                                                                                      \
-        break;
-#include "results.def"
-#undef RESULT
-    }
-    return *text ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    const struct result *found = result_of(error);
+    *text = found ? found->text : NULL;
+    return found ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 // The private tables that NVIDIA's own libraries authenticate the driver by: this is another driver, and says

@@ -201,11 +201,7 @@ API(nvmlGpuInstanceCreateComputeInstanceWithPlacement, nvmlGpuInstance_t instanc
     return create(instance, id, where, out);
 }
 
-// Looked up again with the lock held: another may have been first.
-static int destroy(nvmlComputeInstance_t handle) {
-    struct part part;
-    if (!read_handle(COMPUTE_INSTANCE, handle, &part))
-        return NVML_NOT_FOUND;
+static int remove_part(struct part part) {
     if (sim_in_use(&nvml.view, sim_place(part.device, part.gi, part.ci)))
         return NVML_IN_USE;
     atomic_store(&compute_of(part)->serial, 0);
@@ -214,16 +210,8 @@ static int destroy(nvmlComputeInstance_t handle) {
 }
 
 API(nvmlComputeInstanceDestroy, nvmlComputeInstance_t instance) {
-    struct part part;
     ENTER_MIG();
-    NEED_PART(COMPUTE_INSTANCE, instance, &part);
-    NEED_PERMISSION(may_change());
-    int lock = sim_mig_lock(&nvml.view);
-    if (lock < 0)
-        return NVML_UNKNOWN;
-    int result = destroy(instance);
-    close(lock);
-    return result;
+    return remove_alone(COMPUTE_INSTANCE, instance, remove_part);
 }
 
 // ------- looked up

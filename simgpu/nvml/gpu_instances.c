@@ -87,11 +87,7 @@ static bool has_compute_instances(struct part part) {
     return false;
 }
 
-// Looked up again with the lock held: another may have been first.
-static int destroy(nvmlGpuInstance_t handle) {
-    struct part part;
-    if (!read_handle(GPU_INSTANCE, handle, &part))
-        return NVML_NOT_FOUND;
+static int remove_part(struct part part) {
     if (has_compute_instances(part))
         return NVML_IN_USE;
     atomic_store(&instance_of(part)->serial, 0);
@@ -100,16 +96,8 @@ static int destroy(nvmlGpuInstance_t handle) {
 }
 
 API(nvmlGpuInstanceDestroy, nvmlGpuInstance_t instance) {
-    struct part part;
     ENTER_MIG();
-    NEED_PART(GPU_INSTANCE, instance, &part);
-    NEED_PERMISSION(may_change());
-    int lock = sim_mig_lock(&nvml.view);
-    if (lock < 0)
-        return NVML_UNKNOWN;
-    int result = destroy(instance);
-    close(lock);
-    return result;
+    return remove_alone(GPU_INSTANCE, instance, remove_part);
 }
 
 // ------- looked up

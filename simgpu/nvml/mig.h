@@ -46,6 +46,8 @@ static inline bool mig_enabled(unsigned device) {
 bool may_look(void); // at instances
 bool may_see_all(unsigned device);
 bool may_change(void); // instances, and the mode
+// Remove what the handle stands for while nobody else changes instances.
+int remove_alone(enum handle kind, void *handle, int (*remove_part)(struct part part));
 
 bool profile_by_id(unsigned device, unsigned id, struct sim_profile *out);
 // Whether a new instance of the profile can lie there, beside those that there are.
@@ -80,4 +82,11 @@ void capability_remove(struct part part, bool compute);
         NEED(handle);                                                                                        \
         if (!read_handle(kind, handle, part))                                                                \
             return NVML_NOT_FOUND;                                                                           \
+    } while (0)
+// For a MIG device; a whole one has none of what it is asked for.
+#define NEED_MIG_DEVICE(device, part)                                                                        \
+    do {                                                                                                     \
+        if (is_device(device))                                                                               \
+            return NVML_NOT_SUPPORTED;                                                                       \
+        NEED_PART(MIG_DEVICE, device, part);                                                                 \
     } while (0)

@@ -75,9 +75,7 @@ API(nvmlDeviceGetGpuInstanceId, nvmlDevice_t device, unsigned *id) {
     struct part part;
     ENTER_MIG();
     NEED(id);
-    if (is_device(device))
-        return NVML_NOT_SUPPORTED;
-    NEED_PART(MIG_DEVICE, device, &part);
+    NEED_MIG_DEVICE(device, &part);
     *id = part.gi;
     return NVML_SUCCESS;
 }
@@ -86,9 +84,7 @@ API(nvmlDeviceGetComputeInstanceId, nvmlDevice_t device, unsigned *id) {
     struct part part;
     ENTER_MIG();
     NEED(id);
-    if (is_device(device))
-        return NVML_NOT_SUPPORTED;
-    NEED_PART(MIG_DEVICE, device, &part);
+    NEED_MIG_DEVICE(device, &part);
     *id = part.ci;
     return NVML_SUCCESS;
 }
@@ -97,9 +93,7 @@ API(nvmlDeviceGetDeviceHandleFromMigDeviceHandle, nvmlDevice_t device, nvmlDevic
     struct part part;
     ENTER_MIG();
     NEED(out);
-    if (is_device(device))
-        return NVML_NOT_SUPPORTED;
-    NEED_PART(MIG_DEVICE, device, &part);
+    NEED_MIG_DEVICE(device, &part);
     *out = handle_of(part.index);
     return NVML_SUCCESS;
 }
@@ -113,9 +107,7 @@ API(nvmlDeviceGetAttributes_v2, nvmlDevice_t device, struct attributes *out) {
     struct part part;
     ENTER_MIG();
     NEED(out);
-    if (is_device(device))
-        return NVML_NOT_SUPPORTED;
-    NEED_PART(MIG_DEVICE, device, &part);
+    NEED_MIG_DEVICE(device, &part);
     struct sim_profile profile = profile_of(part);
     unsigned slices = sim_shape(atomic_load(&compute_of(part)->shape)).size;
     *out = (struct attributes){.sms = sim_compute_sms(&nvml.view, part.device, &profile, slices),

@@ -18,6 +18,19 @@ bool may_see_all(unsigned device) {
     return !mig_enabled(device) || may_look();
 }
 
+int remove_alone(enum handle kind, void *handle, int (*remove_part)(struct part part)) {
+    struct part part;
+    NEED_PART(kind, handle, &part);
+    NEED_PERMISSION(may_change());
+    int lock = sim_mig_lock(&nvml.view);
+    if (lock < 0)
+        return NVML_UNKNOWN;
+    // Looked up again with the lock held: another may have been first.
+    int result = read_handle(kind, handle, &part) ? remove_part(part) : NVML_NOT_FOUND;
+    close(lock);
+    return result;
+}
+
 API(nvmlDeviceGetMigMode, nvmlDevice_t device, unsigned *current, unsigned *pending) {
     ENTER_MIG();
     if (is_mig_device(device))
