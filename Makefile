@@ -96,8 +96,11 @@ bench-launch bench-interpose bench-allocator bench-placement: bench-%: build $(V
 bench-mig: build $(VENV)/.clients
 	@$(PY) bench/mig.py
 
+# On x86-64 the one for aarch64 as well, by cross build; WHEELS="x86_64" makes only that one.
 wheel: $(VENV)/.made
-	PATH=$(abspath $(VENV)/bin):$$PATH $(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@tools/prepare wheel
+	$(PIP) 'wheel>=0.40'
+	@$(PY) tools/wheels.py $(WHEELS)
 
 clean:
 	rm -rf build dist $(VENV)

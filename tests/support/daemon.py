@@ -60,6 +60,8 @@ class Daemon:
         self.sim = sim
         self.env = {**os.environ, "GPUPORTION_RUN_DIR": str(self.run_dir)}
         self.process: subprocess.Popen[bytes] | None = None
+        self.python = sys.executable
+        """Whose gpuportion it is."""
         self.wrapper: tuple[str, ...] = ()
         """What starts it: a command before its own."""
 
@@ -75,7 +77,7 @@ class Daemon:
         return self._spawn()
 
     def _spawn(self, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "gpuportion", "daemon", "--sim", self.sim]
+        command = [self.python, "-m", "gpuportion", "daemon", "--sim", self.sim]
         places = ["--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir)]
         with self.log.open("ab") as log:
             return subprocess.Popen(
