@@ -120,6 +120,58 @@ def test_the_best_linked_set_is_found(
     assert links.quality(way) == max(map(links.quality, ways))
 
 
+@st.composite
+def choices(draw: st.DrawFn) -> tuple[list[Gpu], list[list[bool]], list[int]]:
+    """Any links between up to six GPUs, each a different number; which fits which place; what each costs."""
+    count = draw(st.integers(1, 6))
+    pairs = {pair: draw(st.integers(0, 3)) for pair in itertools.combinations(range(count), 2)}
+    fitting = draw(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=count, max_size=count))
+    return node(count, pairs), fitting, draw(st.permutations([1 << at for at in range(count)]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(choices(), st.integers(1, 4))
+def test_of_equally_linked_sets_the_cheapest_is_found(
+    choice: tuple[list[Gpu], list[list[bool]], list[int]], count: int
+) -> None:
+    """The oracle tries every choice; no two cost the same, so there is one right answer."""
+    gpus, fitting, prices = choice
+
+    def fits(gpu: Gpu, place: int) -> bool:
+        return fitting[gpu.index][place]
+
+    def cost(way: Sequence[Gpu]) -> tuple[int, ...]:
+        return (sum(prices[gpu.index] for gpu in way),)
+
+    ways = [
+        way
+        for way in itertools.combinations(gpus, count)
+        if all(fits(gpu, place) for place, gpu in enumerate(way))
+    ]
+    best = max(ways, key=lambda way: (links.quality(way), -cost(way)[0])) if ways else None
+    assert links.best_set(gpus, count, fits, cost) == best
+
+
+def test_a_set_is_as_good_as_its_worst_pair_and_then_as_all_of_them() -> None:
+    """A single GPU has no pair; a pair that one of the two doesn't know of counts all the same."""
+    gpus = node(3, {(0, 1): 112, (0, 2): 30, (1, 2): 40})
+    assert links.quality(gpus) == (30, 182) and links.quality(gpus[:2]) == (112, 112)
+    assert links.quality(gpus[:1]) == links.quality([]) == (0, 0)
+    one, other = Gpu(0, "GPU-0", "A", GIB, links={"GPU-1": 50}), Gpu(1, "GPU-1", "A", GIB, links={"GPU-1": 9})
+    assert links.rank(one, other) == links.rank(other, one) == 50
+
+
+@pytest.mark.parametrize(
+    ("ranks", "alike"),
+    [({}, True), ({(0, 1): 30, (0, 2): 30, (1, 2): 30}, True), ({(0, 1): 30}, False), ({(1, 2): 30}, False)],
+)
+def test_gpus_are_alike_where_all_pairs_are(ranks: Mapping[tuple[int, int], int], alike: bool) -> None:
+    """One or two GPUs always are."""
+    gpus = node(3, ranks)
+    assert links.are_alike(gpus) is alike
+    assert links.are_alike(gpus[:2]) and links.are_alike(gpus[:1]) and links.are_alike([])
+
+
 @pytest.mark.parametrize("count", [2, 5, 8, 11])
 def test_sixteen_unlike_gpus_are_searched_within_bounds(count: int) -> None:
     """The search gives up after a bounded number of steps, with a whole set in hand."""
@@ -138,3 +190,4 @@ def test_ranks_prefer_nvlink_to_any_bus() -> None:
     ranks = links.from_nvml(levels, {"g": 4, "f": 0})
     assert sorted(ranks, key=lambda uuid: -ranks[uuid]) == ["g", "a", "b", "c", "d", "e", "f"]
     assert ranks["g"] == 104 and ranks["f"] == 0
+    assert links.from_nvml({"a": 10, "b": 60}, {"a": 0, "b": 1, "c": 2}) == {"a": 50, "b": 101, "c": 102}
