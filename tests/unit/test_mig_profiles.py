@@ -72,6 +72,8 @@ def test_what_a_board_cannot_do_fits_nothing(ask: Ask) -> None:
         (("1g.10gb+me",), "1g.10gb", False),
         (("1g.18gb",), "1g.20gb", False),
         (("1g.10gb",), "1g.12gb", False),
+        (("7g.97gb",), "7g.100gb", True),
+        (("7g.100gb",), "7g.96gb", False),
         (("3g.40gb",), "4g.40gb", False),
         (("1g.31gb", "1g.35gb"), "1g.35gb", True),
         (("MIG 1g.5gb",), "MIG 1g.5gb", True),
