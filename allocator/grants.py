@@ -126,7 +126,8 @@ class Grants:
         return grant
 
     def make_pages(self, grant: Grant, libcuda: str, libnvml: str, ledger: str, label: str = "") -> str:
-        """The policy and ledger pages, with these paths as the library will see them; the grant's folder."""
+        """The policy and ledger pages, with these paths as the library will see them; the grant's folder. The ledger of
+        a plain process is its user's alone."""
         limits = [
             pages.GpuLimit(uuid_bytes(share.uuid), share.limit, share.context) for share in grant.shares
         ]
@@ -139,6 +140,7 @@ class Grants:
             libnvml=libnvml,
             ledger=ledger,
             label=label,
+            owner=grant.uid if grant.kind == PROCESS else None,
         )
         here("pages-made")
         if made.note:

@@ -81,8 +81,6 @@ class HostProcesses:
             libnvml=self._portions.driver_file(grant.token, NVML),
             ledger=self._grants.ledger(grant),
         )
-        # What it starts may run as any user, so every user of the host can reach it (docs/limits.md).
-        os.chmod(os.path.dirname(self._grants.ledger(grant)), 0o711)
         portion = self._portions.make(grant.token, folder, mounts)
         # Nothing keeps the host's other GPUs from the process; named here, device 0 is one that it may use.
         visible = ",".join(share.uuid for share in grant.shares)

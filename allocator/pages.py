@@ -1,8 +1,13 @@
 """The pages that the daemon shares with a container: its policy and its ledger.
 
+    <folder>/                0700
     <folder>/policy          0644; limits and paths, read-only in the container; written last
     <folder>/ledger/         0700; a tmpfs of exactly the ledger's size: growing the file fills nothing
     <folder>/ledger/ledger   0666; preallocated; the container's processes account in it
+
+A container has the files themselves mounted, so the folder keeps everybody else of the host from them: its name, a
+secret, is told in every list of mounts. A process of the host (`gpuportion exec`) comes by the path, and so could
+anybody: there the ledger is its user's alone, 0600, and the folders are 0711.
 
 The policy is ours alone: it is mapped here for a live resize. The ledger is written by the container and
 hostile: it is only ever read into a copy (a mapped file that somebody truncates kills its reader), opened
@@ -75,21 +80,25 @@ def create(
     libnvml: str,
     ledger: str,
     label: str = "",
+    owner: int | None = None,
 ) -> Pages:
     """Make `folder`, an empty ledger and the policy in it; both files are complete when `policy` appears.
 
     `libcuda`, `libnvml`, `ledger`: paths as the container sees them. `label`: the spec's SELinux mount
-    label. Where this process may not mount, the ledger is a plain file, and the result's note says so.
+    label. `owner`: the user who alone, with root, may open the ledger, by its path on the host; None: whoever has
+    the file mounted. Where this process may not mount, the ledger is a plain file, and the result's note says so.
     ValueError for values that no page can hold, OSError as it comes; call `remove` after either.
     """
     paths = ("libcuda", libcuda), ("libnvml", libnvml), ("ledger", ledger)
     page = _policy_page(limits, container, *paths)
     made = Pages(f"{folder}/policy", f"{folder}/ledger/ledger", own_file_system=True)
-    _make_folder(folder, 0o755)
+    _make_folder(folder, 0o700 if owner is None else 0o711)
     _make_folder(f"{folder}/ledger", 0o700)
     note = _mount(f"{folder}/ledger", int(lib.gp_ledger_size(len(limits))), label)
     here("ledger-mounted")
-    _write_ledger(made.ledger, len(limits))
+    _write_ledger(made.ledger, len(limits), owner)
+    if owner is not None:
+        os.chmod(f"{folder}/ledger", 0o711)
     here("ledger-written")
     _write_policy(made.policy, page)
     return made if not note else Pages(made.policy, made.ledger, own_file_system=False, note=note)
@@ -244,12 +253,14 @@ def _mount(folder: str, size: int, label: str) -> str:
     return ""
 
 
-def _write_ledger(path: str, gpus: int) -> None:
+def _write_ledger(path: str, gpus: int, owner: int | None) -> None:
     header = ffi.new("gp_ledger_file *")
     lib.gp_ledger_format(header, gpus)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.fchmod(fd, 0o666)
+        os.fchmod(fd, 0o666 if owner is None else 0o600)
+        if owner is not None:
+            os.fchown(fd, owner, -1)
         os.posix_fallocate(fd, 0, int(lib.gp_ledger_size(gpus)))
         os.pwrite(fd, bytes(ffi.buffer(header)), 0)
     finally:

@@ -3,6 +3,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "policy_path.h"
 #include "raw.h"
@@ -13,13 +14,21 @@ static struct gp_ledger ledger;
 static uint32_t state;
 static int opener; /* pid of who is at it, or 0: a child forked in the middle starts over */
 static const char *problem = "there is no policy for this container";
+static const char not_yours[] = "the account of this portion is another user's, who asked for it; run "
+                                "gpuportion exec as the user who computes";
+
+static int is_contained(const gp_policy *policy) {
+    static const char inside[] = "/.gpuportion/";
+    return !strncmp(policy->ledger, inside, sizeof inside - 1);
+}
 
 static void open_account(void) {
     int saved = errno;
     const gp_policy *policy = gp_policy_here();
     int failed = !policy || gp_ledger_attach(&ledger, policy->ledger, policy->gpus, policy);
     if (failed && policy)
-        problem = "this container's ledger cannot be opened";
+        problem =
+            errno == EACCES && !is_contained(policy) ? not_yours : "this container's ledger cannot be opened";
     errno = saved;
     __atomic_store_n(&state, failed ? FAILED : OPEN, __ATOMIC_RELEASE);
 }

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +21,7 @@ from gpuportion.allocator.pages import GpuLimit, Pages
 UUID: Final = bytes(range(16))
 OTHER: Final = bytes(range(16, 32))
 LIMITS: Final = (GpuLimit(UUID, 4 << 30, context=7), GpuLimit(OTHER, 2 << 30))
-PATHS: Final = {
+PATHS: Final[dict[str, Any]] = {
     "libcuda": "/.gpuportion/driver/libcuda.so.1",
     "libnvml": "/n",
     "ledger": "/.gpuportion/ledger",
@@ -83,6 +83,16 @@ def test_the_policy_comes_last(place: str, there: set[str], folder: str) -> None
     assert found == there
 
 
+@needs_root
+def test_a_ledger_with_an_owner_is_that_users_alone(folder: str) -> None:
+    """A process of the host comes by the path, where a container has the file mounted."""
+    made = pages.create(folder, LIMITS, container="p", owner=54321, **PATHS)
+    status = os.stat(made.ledger)
+    assert (status.st_uid, status.st_mode & 0o777) == (54321, 0o600)
+    assert {os.stat(f"{folder}/{name}").st_mode & 0o777 for name in ("", "ledger")} == {0o711}
+    assert os.stat(made.policy).st_uid == 0
+
+
 def test_modes_do_not_depend_on_the_umask(folder: str) -> None:
     """A daemon with umask 077 makes the same files."""
     before = os.umask(0o077)
@@ -92,7 +102,7 @@ def test_modes_do_not_depend_on_the_umask(folder: str) -> None:
         os.umask(before)
     assert os.stat(made.ledger).st_mode & 0o777 == 0o666
     assert os.stat(made.policy).st_mode & 0o777 == 0o644
-    assert os.stat(folder).st_mode & 0o777 == 0o755
+    assert os.stat(folder).st_mode & 0o777 == 0o700
 
 
 def test_a_new_ledger_is_empty_and_preallocated(made: Pages) -> None:
@@ -246,7 +256,7 @@ def test_what_no_page_can_hold_is_refused(folder: str, changed: dict[str, object
     """Before a policy is there."""
     arguments = {"limits": LIMITS, "container": "c", **PATHS, **changed}
     with pytest.raises(ValueError, match=complaint):
-        pages.create(folder, arguments.pop("limits"), **arguments)  # type: ignore[arg-type]
+        pages.create(folder, arguments.pop("limits"), **arguments)
     assert not os.path.exists(f"{folder}/policy")
 
 
