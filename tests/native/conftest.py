@@ -1,7 +1,9 @@
-"""The launcher in both of its builds, the parsers of the C programs, and processes that account."""
+"""The launcher in both of its builds, the parsers of the C programs, processes that account, and a CUDA client in a
+grant."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,12 @@ import pytest
 
 from gpuportion.allocator import pages
 from gpuportion.allocator.pages import GpuLimit, Pages
+from tests.native import capped
+from tests.native.capped import Client, Grant, Simulated
 from tests.native.ledger_build import compile_program
 from tests.native.ledger_process import LIMIT, UUIDS, Driver, Start
+from tests.native.usual_grant import CONTEXT
+from tests.native.usual_grant import LIMIT as USUAL_LIMIT
 from tests.support.launcher import Launcher
 from tests.support.parsers import Parsers
 
@@ -55,3 +61,22 @@ def start(program: Path, made: Pages) -> Iterator[Start]:
     yield begin
     for driver in started:
         driver.end()
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
+    """Two simulated GPUs."""
+    yield capped.simulate(tmp_path_factory.mktemp("sim"), "a100-80gb:2")
+
+
+@pytest.fixture
+def grant(driver: Simulated, request: pytest.FixtureRequest) -> Grant:
+    name = re.sub(r"\W", "_", request.node.name)
+    return driver.grant(USUAL_LIMIT, USUAL_LIMIT // 2, context=CONTEXT, name=name)
+
+
+@pytest.fixture
+def client(grant: Grant) -> Iterator[Client]:
+    client = Client(grant.preload()).begin()
+    yield client
+    client.kill()

@@ -6,18 +6,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.native import capped, nvidia_driver
-from tests.native.capped import MIB, Grant, Simulated
+from tests.native import nvidia_driver
+from tests.native.capped import Grant
 from tests.native.debian import UnavailableError
+from tests.native.usual_grant import CONTEXT, LIMIT
 from tests.support import cudart, native
 
-LIMIT = 1_000_000_000
-CONTEXT = 224 * MIB  # what simgpu's context costs unless it is told otherwise
 OK = "cudaSuccess"
 OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 KERNEL = """
@@ -34,11 +32,6 @@ int main() {
 """
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
-    yield capped.simulate(tmp_path_factory.mktemp("sim"), "a100-80gb:2")
-
-
 @pytest.fixture(scope="module", params=[12, 13])
 def runtime(request: pytest.FixtureRequest) -> Path:
     """The folder of the stand-in for this major version."""
@@ -47,12 +40,6 @@ def runtime(request: pytest.FixtureRequest) -> Path:
     except UnavailableError as why:
         pytest.skip(f"needs the headers of CUDA {request.param}: {why}")
     return cudart.stand_in(library, native.build_folder() / f"cudart-{request.param}").parent
-
-
-@pytest.fixture
-def grant(driver: Simulated, request: pytest.FixtureRequest) -> Grant:
-    name = re.sub(r"\W", "_", request.node.name)
-    return driver.grant(LIMIT, LIMIT // 2, context=CONTEXT, name=name)
 
 
 class Program:

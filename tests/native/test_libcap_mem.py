@@ -1,42 +1,21 @@
-"""libcap_mem on a simulated driver: what a client is granted, refused and told, whichever way it came."""
+"""libcap_mem on a simulated driver: what a client is granted, and what it sees, whichever way it came."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.native import capped, scripted
 from tests.native.capped import MIB, OUT_OF_MEMORY, Client, Grant, Simulated
+from tests.native.usual_grant import CONTEXT, LIMIT
 from tests.support import native
 
-LIMIT = 1_000_000_000
-CONTEXT = 224 * MIB  # what simgpu's context costs unless it is told otherwise
 WAYS = ("dlsym", "lookup1", "lookup2", "perthread")
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
-    simulated = capped.simulate(tmp_path_factory.mktemp("sim"), "a100-80gb:2")
-    yield simulated
-
-
-@pytest.fixture
-def grant(driver: Simulated, request: pytest.FixtureRequest) -> Grant:
-    return driver.grant(LIMIT, LIMIT // 2, context=CONTEXT, name=re.sub(r"\W", "_", request.node.name))
-
-
-@pytest.fixture
-def client(grant: Grant) -> Iterator[Client]:
-    client = Client(grant.preload()).begin()
-    yield client
-    client.kill()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -166,91 +145,6 @@ def test_thousands_of_small_blocks_share_slabs(client: Client, driver: Simulated
     assert before - client.free_bytes() <= 2 * MIB
 
 
-def test_a_context_counts_before_it_is_made(driver: Simulated) -> None:
-    """A grant with no room for a context has none."""
-    grant = driver.grant(300 * MIB, context=CONTEXT, name="narrow")
-    client = Client(grant.preload()).begin()
-    assert client.free_bytes() == 76 * MIB
-    assert client("context 0") == (OUT_OF_MEMORY, 0)
-    assert client("dropcontext 0") == (0,)
-    assert client("context 0") == (0, 0)
-    assert client.free_bytes() == 76 * MIB
-    client.end()
-
-
-def test_what_a_context_held_goes_with_it(client: Client) -> None:
-    """cuCtxDestroy and a reset free all that the context had allocated."""
-    before = client.free_bytes()
-    assert client("context 0") == (0, 0)
-    assert client(f"linear {100 * MIB}") == (0, 1)
-    assert client("linear 1000") == (0, 2)
-    assert client("free 0") == (0,)
-    assert client("retain 0") == (0,)
-    assert before - client.free_bytes() <= 2 * MIB
-    assert client(f"linear {500 * MIB}") == (0, 3)
-    assert client("reset 0") == (0,)
-    assert client("retain 0") == (0,)
-    assert before - client.free_bytes() <= 2 * MIB
-
-
-def test_a_detached_context_takes_what_it_held_with_it(client: Client) -> None:
-    """cuCtxDetach, by which older programs end their contexts."""
-    before = client.free_bytes()
-    assert client("context 0") == (0, 0)
-    assert client(f"linear {100 * MIB}") == (0, 1)
-    assert client("detach 0") == (0,)
-    assert client("retain 0") == (0,)
-    assert before - client.free_bytes() <= 2 * MIB
-
-
-STACK, PRINTF, HEAP = 0, 1, 2
-PAGE = 2 * MIB
-THREADS = 108 * 2048  # that an A100 keeps at once: each has a stack
-
-
-@pytest.mark.parametrize(
-    ("limit", "at_first", "each"), [(STACK, 1024, THREADS), (PRINTF, 1 * MIB, 1), (HEAP, 8 * MIB, 1)]
-)
-def test_memory_behind_a_contexts_limits_counts(client: Client, limit: int, at_first: int, each: int) -> None:
-    """malloc in kernels, their stacks and printf take device memory that no allocation shows; in whole pages."""
-    before = client.free_bytes()
-    assert client(f"setlimit {limit} {2000 * MIB // each}") == (OUT_OF_MEMORY,)
-    assert client.free_bytes() == before
-    assert client(f"setlimit {limit} {at_first + 400 * MIB // each}") == (0,)
-    assert before - client.free_bytes() == -(-(400 * MIB // each * each) // PAGE) * PAGE
-    assert client(f"linear {500 * MIB}") == (OUT_OF_MEMORY, 0)
-    assert client(f"setlimit {limit} {at_first + 200 * MIB // each}") == (0,)
-    assert before - client.free_bytes() == -(-(200 * MIB // each * each) // PAGE) * PAGE
-    assert client(f"setlimit {limit} 1") == (0,)
-    assert client.free_bytes() == before
-    assert client("setlimit 99 1000000000") == (215,)
-    assert client.free_bytes() == before
-
-
-def test_memory_behind_limits_goes_with_the_context(client: Client) -> None:
-    """And is not given back twice."""
-    before = client.free_bytes()
-    assert client("context 0") == (0, 0)
-    assert client(f"setlimit {HEAP} {300 * MIB}") == (0,)
-    assert client("free 0") == (0,)
-    assert client("retain 0") == (0,)
-    assert client.free_bytes() == before
-    assert client(f"setlimit {HEAP} {300 * MIB}") == (0,)
-    assert client("reset 0") == (0,)
-    assert client("retain 0") == (0,)
-    assert client.free_bytes() == before
-
-
-def test_a_refusal_does_not_kill_who_has_nobody_to_hear_it(grant: Grant) -> None:
-    """stderr is a pipe that nobody reads any more: writing to it would end the process by SIGPIPE."""
-    client = Client(grant.preload()).begin()
-    assert client.process.stderr
-    client.process.stderr.close()
-    assert client("linear 900000000") == (OUT_OF_MEMORY, 0)
-    assert client("linear 1000000") == (0, 0)
-    client.kill()
-
-
 def test_the_grant_is_the_gpu(client: Client) -> None:
     """cuMemGetInfo and cuDeviceTotalMem tell of the grant, not of the board."""
     result, free, total, device = client("info")
@@ -304,50 +198,6 @@ def test_a_forked_child_accounts_for_itself(grant: Grant) -> None:
     client.end()
 
 
-def test_bad_calls_get_the_drivers_answer(client: Client) -> None:
-    """Nothing of ours stands between a wrong call and the driver's own error."""
-    before = client.free_bytes()
-    assert client("linear 0") == (1, 0)
-    assert client("map 1000") == (1, 0)
-    assert client("freesync 7") == (0,)  # cuMemFree(0)
-    assert client("retain 9") == (101,)
-    assert client("release 9")[0] != 0
-    assert before - client.free_bytes() <= 2 * MIB
-
-
-@pytest.mark.parametrize(
-    ("call", "command"),
-    [
-        ("cuMemAlloc_v2", f"linear {100 * MIB}"),
-        ("cuMemAllocManaged", f"managed {100 * MIB}"),
-        ("cuMemAllocAsync", f"async {100 * MIB}"),
-        ("cuMemAllocPitch_v2", f"2d {1 * MIB} 100"),
-        ("cuMemCreate", f"map {100 * MIB}"),
-        ("cuCtxCreate_v2", "context 0"),
-    ],
-)
-def test_what_the_driver_refuses_is_not_charged(grant: Grant, call: str, command: str) -> None:
-    """Its own error comes through, and the room that was held for it is there again."""
-    client = Client({**grant.preload(), "GPUPORTION_SIM_FAULTS": f"{call}=719"}).begin()
-    before = client.free_bytes()
-    for _ in range(3):
-        assert client(command) == (719, 0)
-    assert before - client.free_bytes() <= 2 * MIB
-    client.end()
-
-
-def test_a_free_that_the_driver_refuses_changes_nothing(grant: Grant) -> None:
-    """The memory is still there, and so is its charge; the next free gives it back."""
-    client = Client({**grant.preload(), "GPUPORTION_SIM_FAULTS": "cuMemFree_v2@1=719"}).begin()
-    before = client.free_bytes()
-    assert client(f"linear {100 * MIB}") == (0, 0)
-    assert client("free 0") == (719,)
-    assert client.free_bytes() == before - 100 * MIB
-    assert client("free 0") == (0,)
-    assert client.free_bytes() == before
-    client.end()
-
-
 def test_a_limit_follows_its_gpu_where_ordinals_are_changed(grant: Grant) -> None:
     """CUDA_VISIBLE_DEVICES turns two devices round: each keeps the limit of its UUID."""
     client = Client({**grant.preload(), "CUDA_VISIBLE_DEVICES": "1,0"})
@@ -358,62 +208,6 @@ def test_a_limit_follows_its_gpu_where_ordinals_are_changed(grant: Grant) -> Non
     assert client("retain 1") == (0,)
     assert client("linear 400000000") == (0, 0)
     client.end()
-
-
-@pytest.mark.parametrize("command", ["linear", "managed", "async", "map", "2d 1"])
-@pytest.mark.parametrize("size", [2**64 - 1, 2**63, 2**48])
-def test_absurd_sizes_are_refused_not_wrapped_round(client: Client, command: str, size: int) -> None:
-    """No arithmetic of ours turns a huge request into a small one."""
-    assert client(f"{command} {size}")[0] != 0
-    assert client(f"linear {600 * MIB}") == (0, 0)
-
-
-def test_before_init_the_driver_speaks(grant: Grant) -> None:
-    """Calls too early get the driver's NOT_INITIALIZED, and nothing is charged or said."""
-    client = Client(grant.preload())
-    assert client("retain 0") == (3,)
-    assert client("linear 100") == (3, 0)
-    assert client("version")[0] == 0
-    assert client.end() == ""
-
-
-def test_without_a_policy_there_is_no_gpu(driver: Simulated, tmp_path: Path) -> None:
-    """Fails closed: CUDA_ERROR_NO_DEVICE, and one line that says why."""
-    grant = driver.grant(LIMIT, name="closed")
-    (grant.folder / "policy").unlink()
-    client = Client(grant.preload())
-    assert client("init") == (100,)
-    assert client("retain 0") == (100,)
-    errors = client.end()
-    assert errors.count("GP203") == 1
-    assert "there is no policy" in errors
-
-
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"garbage" * 600])
-def test_a_broken_policy_is_no_policy(driver: Simulated, content: bytes) -> None:
-    """What is there but not sound is not taken for "no limit"."""
-    grant = driver.grant(LIMIT, name="broken")
-    (grant.folder / "policy").write_bytes(content)
-    client = Client(grant.preload())
-    assert client("init") == (100,)
-    assert "the policy cannot be used" in client.end()
-
-
-def test_without_a_ledger_nothing_is_granted(driver: Simulated) -> None:
-    """The driver answers, but there is no account to allocate from."""
-    grant = driver.grant(LIMIT, name="no_ledger")
-    (grant.folder / "ledger").unlink()
-    client = Client(grant.preload())
-    assert client("init") == (0,)
-    assert client("retain 0") == (OUT_OF_MEMORY,)
-    assert "ledger cannot be opened" in client.end()
-
-
-def test_refusals_are_told_once_a_second(client: Client) -> None:
-    """A loop that keeps asking does not fill the log; what was kept back is counted."""
-    for _ in range(200):
-        assert client("linear 900000000") == (OUT_OF_MEMORY, 0)
-    assert client.end().count("GP201") <= 3
 
 
 @pytest.mark.parametrize("build", ["cap_client_asan", "cap_client_tsan"])
