@@ -15,17 +15,16 @@ import logging
 import os
 import re
 import uuid as uuids
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gpuportion.allocator import cgroups, pages, processes
+from gpuportion.allocator import cgroups, mountinfo, pages, processes
 from gpuportion.allocator.devices import Share
 from gpuportion.allocator.processes import Process
 
 log: Final = logging.getLogger("gpuportiond")
 
-TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 ID: Final = re.compile(r"[0-9a-f]{64}")
 """How engines call containers, somewhere in the name of their cgroup."""
 
@@ -109,38 +108,17 @@ class _Mounted:
     """Tokens by mount namespace: processes of a container share one, so each is read once."""
 
     def __init__(self, folder: str) -> None:
-        self._where = where(_mounts("self"), os.path.realpath(folder))
+        self._where = mountinfo.where(_mounts("self"), os.path.realpath(folder))
         self._known: dict[int, set[str]] = {}
 
     def tokens(self, pid: int) -> set[str]:
         try:
             namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
             if namespace not in self._known:
-                self._known[namespace] = set(tokens_of(_mounts(str(pid)), self._where))
+                self._known[namespace] = set(mountinfo.tokens_of(_mounts(str(pid)), self._where))
             return self._known[namespace]
         except OSError:
             return set()
-
-
-def where(mountinfo: str, folder: str) -> tuple[str, str]:
-    """(device, path within its file system) of a folder, as mountinfo tells them of what is mounted from it."""
-    best: tuple[int, str, str] = (-1, "", "")
-    for fields in _lines(mountinfo):
-        device, root, point = fields[2], _unescaped(fields[3]), _unescaped(fields[4])
-        inside = f"{folder}/".startswith(f"{point.rstrip('/')}/")
-        if inside and len(point) >= best[0]:  # a later one lies over an earlier one
-            best = len(point), device, root.rstrip("/") + folder[len(point.rstrip("/")) :]
-    return best[1], best[2]
-
-
-def tokens_of(mountinfo: str, place: tuple[str, str]) -> Iterator[str]:
-    """Tokens of which something is mounted: their policy, or the whole folder."""
-    for fields in _lines(mountinfo):
-        root = _unescaped(fields[3])
-        if fields[2] == place[0] and root.startswith(f"{place[1]}/"):
-            token = root[len(place[1]) + 1 :].partition("/")[0]
-            if TOKEN.fullmatch(token):
-                yield token
 
 
 def _mounts(pid: str) -> str:
@@ -148,21 +126,10 @@ def _mounts(pid: str) -> str:
         return file.read()
 
 
-def _lines(mountinfo: str) -> Iterator[list[str]]:
-    """The fields of each line. The kernel parts them by a blank and a newline; all else that Python takes for space can
-    be in the name of a mount, which a container may choose."""
-    return (line.split(" ") for line in mountinfo.split("\n") if line)
-
-
-def _unescaped(text: str) -> str:
-    """A path as mountinfo writes it: space, tab, newline and backslash in octal."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), text)
-
-
 def _mapped(pid: int, private: str) -> set[str]:
     """Tokens whose private folder a process has a file of in its memory."""
     try:
         with open(f"/proc/{pid}/maps", errors="replace") as file:
-            return set(re.findall(rf"{re.escape(private)}/({TOKEN.pattern})/", file.read()))
+            return set(re.findall(rf"{re.escape(private)}/({mountinfo.TOKEN.pattern})/", file.read()))
     except OSError:
         return set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpuportion.allocator import rebuild
+from gpuportion.allocator import mountinfo
 
 TOKEN = "0123456789abcdef" * 2
 HOST = "22 1 0:20 / / rw - ext4 /dev/vda1 rw\n23 22 0:21 / /run rw,nosuid - tmpfs tmpfs rw\n"
@@ -17,21 +17,21 @@ def line(root: str, point: str, device: str = "0:21") -> str:
 
 def test_a_folder_is_told_as_its_file_system_has_it() -> None:
     """The innermost mount counts, and of two in one place the later."""
-    assert rebuild.where(HOST, "/run/gpuportion/grants") == PLACE
+    assert mountinfo.where(HOST, "/run/gpuportion/grants") == PLACE
     over = HOST + "24 23 0:22 /below /run rw - tmpfs tmpfs rw\n"
-    assert rebuild.where(over, "/run/gpuportion/grants") == ("0:22", "/below/gpuportion/grants")
+    assert mountinfo.where(over, "/run/gpuportion/grants") == ("0:22", "/below/gpuportion/grants")
 
 
 def test_a_mount_from_a_grants_folder_tells_its_token() -> None:
     """What lies elsewhere, or is called otherwise, tells none."""
     of_policy = line(f"/gpuportion/grants/{TOKEN}/policy", "/.gpuportion/policy")
-    assert list(rebuild.tokens_of(HOST + of_policy, PLACE)) == [TOKEN]
+    assert list(mountinfo.tokens_of(HOST + of_policy, PLACE)) == [TOKEN]
     others = (
         line(f"/gpuportion/grants/{TOKEN}/policy", "/a", "0:99"),
         line(f"/other/{TOKEN}/policy", "/a"),
         line("/gpuportion/grants/x/policy", "/a"),
     )
-    assert list(rebuild.tokens_of("".join(others), PLACE)) == []
+    assert list(mountinfo.tokens_of("".join(others), PLACE)) == []
 
 
 @pytest.mark.parametrize("space", ["\r", "\v", "\f", "\x1c\x1c", "\x85", "\xa0", "\u2028\u2028"])
@@ -39,6 +39,6 @@ def test_a_mount_may_have_any_name(space: str) -> None:
     """A container can mount at a folder of any name: it neither ends the line nor adds a field."""
     strange = line("/", f"/a{space}{space}b 40".replace(" ", "\\040"))
     after = line(f"/gpuportion/grants/{TOKEN}/policy", "/.gpuportion/policy")
-    assert list(rebuild.tokens_of(strange + after, PLACE)) == [TOKEN]
+    assert list(mountinfo.tokens_of(strange + after, PLACE)) == [TOKEN]
     forged = line("/", f"/a{space}1{space}2{space}0:21{space}/gpuportion/grants/{TOKEN}/policy{space}/")
-    assert list(rebuild.tokens_of(forged, PLACE)) == []
+    assert list(mountinfo.tokens_of(forged, PLACE)) == []
