@@ -257,10 +257,10 @@ def test_a_daemon_that_dies_at_any_step_of_a_create(oci: Oci, place: str, runs: 
     oci.write(request=request)
     oci.daemon.stop()
     oci.daemon.env[VARIABLE] = place
-    oci.daemon.process = oci.daemon.spawn()
+    oci.daemon.start_unasked()
     del oci.daemon.env[VARIABLE]
     done = oci.create()
-    assert oci.daemon.process.wait(timeout=60) == -signal.SIGKILL
+    assert oci.daemon.process is not None and oci.daemon.process.wait(timeout=60) == -signal.SIGKILL
     assert (done.returncode == 0) is runs
     assert (oci.state() is not None) is runs
     oci.daemon.start()

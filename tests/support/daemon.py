@@ -72,6 +72,15 @@ class Daemon:
         self.process = self.spawn()
         self.until(self._answers)
 
+    def start_unasked(self) -> None:
+        """Start it and wait until it says that it is ready: a question would be its first answer."""
+        before = self._says_ready()
+        self.process = self.spawn()
+        self.until(lambda: self._says_ready() > before)
+
+    def _says_ready(self) -> int:
+        return self.log.read_text().count("gpuportiond: ready on") if self.log.exists() else 0
+
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start it without waiting."""
         return self._spawn()

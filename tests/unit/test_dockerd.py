@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import threading
@@ -20,7 +21,9 @@ WAITS = 'trap "echo reloaded; exit 0" HUP; echo ready; while :; do sleep 0.05; d
 def process(name: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """A shell under another name that says when a SIGHUP reaches it."""
     command = [name, "-c", WAITS, *args]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whom nohup has ignoring it, can't heed it
     with subprocess.Popen(command, executable="/bin/sh", stdout=subprocess.PIPE, text=True) as running:
+        signal.signal(signal.SIGHUP, before)
         assert running.stdout is not None and running.stdout.readline() == "ready\n"
         try:
             yield running
