@@ -52,7 +52,7 @@ static void settle(struct gp_block *block, uint64_t wanted) {
 GP_EXPORT CUresult cuCtxSetLimit(unsigned limit, size_t value) {
     struct gp_place at;
     struct gp_block block;
-    CUresult rc = gp_here(&at);
+    CUresult rc = gp_whereabouts(&at);
     uint64_t each = rc || at.gpu < 0 ? 0 : unit(limit);
     if (!each || !charged(&block, &at, limit))
         return real_cuCtxSetLimit(limit, value);

@@ -45,6 +45,15 @@ static int enroll(uint64_t context, int gpu, uint64_t bytes, uint64_t made) {
     return gp_blocks_join(&block) == 1;
 }
 
+/* A context that is there already. Where it does not fit, it counts all the same, and what met it is refused.
+ */
+static CUresult admit_made(int gpu, uint64_t bytes) {
+    CUresult rc = gp_admit(gpu, bytes, "a context found");
+    if (rc)
+        gp_count(gpu, bytes);
+    return rc;
+}
+
 static CUresult meet(struct gp_place *place) {
     CUdevice device;
     struct gp_block known;
@@ -58,11 +67,11 @@ static CUresult meet(struct gp_place *place) {
         return CUDA_SUCCESS;
     uint64_t bytes = cost(place->gpu);
     if (!gp_blocks_see(gp_key(GP_CONTEXT, context), &known) && enroll(context, place->gpu, bytes, 0))
-        gp_count(place->gpu, bytes);
+        rc = admit_made(place->gpu, bytes);
     if (mine)
         __atomic_store_n(place_of(mine, context), context << 8 | (uint64_t)(place->gpu + 1),
                          __ATOMIC_RELEASE);
-    return CUDA_SUCCESS;
+    return rc;
 }
 
 CUresult gp_here(struct gp_place *place) {
@@ -76,6 +85,11 @@ CUresult gp_here(struct gp_place *place) {
         return meet(place);
     place->gpu = (int)(met & 0xff) - 1;
     return CUDA_SUCCESS;
+}
+
+CUresult gp_whereabouts(struct gp_place *place) {
+    CUresult rc = gp_here(place);
+    return rc == CUDA_ERROR_OUT_OF_MEMORY ? CUDA_SUCCESS : rc;
 }
 
 /* Sums of what ends, by GPU. */
@@ -156,32 +170,9 @@ GP_EXPORT CUresult cuCtxDetach(CUcontext context) {
     return end(context, real_cuCtxDetach);
 }
 
-/* A green context is a view of the primary one, which is charged: it costs nothing of its own, and the memory
- * that is allocated in it outlives it. */
-GP_EXPORT CUresult cuCtxFromGreenCtx(CUcontext *context, CUgreenCtx green) {
-    CUresult rc = real_cuCtxFromGreenCtx(context, green);
-    if (!rc)
-        enroll((uint64_t)*context, 0, 0, MADE);
-    return rc;
-}
-
-GP_EXPORT CUresult cuGreenCtxDestroy(CUgreenCtx green) {
-    CUcontext context = NULL;
-    struct gp_block known;
-    struct own *mine = own();
-    int seen = !real_cuCtxFromGreenCtx(&context, green) &&
-               gp_blocks_take(gp_key(GP_CONTEXT, (uint64_t)context), &known);
-    CUresult rc = real_cuGreenCtxDestroy(green);
-    if (seen && rc)
-        gp_blocks_put(&known);
-    else if (seen && mine)
-        __atomic_store_n(place_of(mine, (uint64_t)context), 0, __ATOMIC_RELEASE);
-    return rc;
-}
-
 /* Room for one more context on a device. Where the driver would say no anyhow (not initialised, no such
  * device), it is left to say so. */
-static CUresult hold(CUdevice device, int *gpu, uint64_t *bytes) {
+static CUresult hold(CUdevice device, int *gpu, uint64_t *bytes, const char *api) {
     int count;
     *gpu = GP_NO_GPU;
     *bytes = 0;
@@ -190,7 +181,7 @@ static CUresult hold(CUdevice device, int *gpu, uint64_t *bytes) {
         return rc;
     *gpu = gp_gpu_of(device);
     *bytes = cost(*gpu);
-    return gp_admit(*gpu, *bytes, "cuCtxCreate");
+    return gp_admit(*gpu, *bytes, api);
 }
 
 static CUresult made(CUresult rc, CUcontext *context, int gpu, uint64_t bytes) {
@@ -202,7 +193,7 @@ static CUresult made(CUresult rc, CUcontext *context, int gpu, uint64_t bytes) {
 #define CREATE(call)                                                                                         \
     int gpu;                                                                                                 \
     uint64_t bytes;                                                                                          \
-    CUresult rc = hold(device, &gpu, &bytes);                                                                \
+    CUresult rc = hold(device, &gpu, &bytes, "cuCtxCreate");                                                 \
     return rc ? rc : made(call, context, gpu, bytes)
 
 GP_EXPORT CUresult cuCtxCreate(CUcontext *context, unsigned flags, CUdevice device) {
@@ -230,7 +221,7 @@ static CUresult retain(CUcontext *context, CUdevice device) {
     uint64_t bytes;
     if (active(device))
         return real_cuDevicePrimaryCtxRetain(context, device);
-    CUresult rc = hold(device, &gpu, &bytes);
+    CUresult rc = hold(device, &gpu, &bytes, "cuDevicePrimaryCtxRetain");
     if (rc)
         return rc;
     rc = real_cuDevicePrimaryCtxRetain(context, device);
@@ -300,4 +291,78 @@ GP_EXPORT CUresult cuDevicePrimaryCtxReset(CUdevice device) {
 }
 GP_EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice device) {
     return drop_alone(device, real_cuDevicePrimaryCtxReset_v2, 1);
+}
+
+/* A green context is a view of the primary one, which it keeps alive, and which is made with it where there
+ * is none: that one is charged. It costs nothing of its own, and memory that is allocated in it outlives it.
+ */
+static CUresult make_green(CUgreenCtx *green, void *description, CUdevice device, unsigned flags) {
+    int gpu;
+    uint64_t bytes;
+    CUcontext primary;
+    if (active(device))
+        return real_cuGreenCtxCreate(green, description, device, flags);
+    CUresult rc = hold(device, &gpu, &bytes, "cuGreenCtxCreate");
+    if (rc)
+        return rc;
+    rc = real_cuGreenCtxCreate(green, description, device, flags);
+    if (rc) {
+        gp_give_back(gpu, bytes);
+    } else if (!real_cuDevicePrimaryCtxRetain(&primary, device)) {
+        real_cuDevicePrimaryCtxRelease_v2(device);
+        if (!enroll((uint64_t)primary, gpu, bytes, 0))
+            gp_give_back(gpu, bytes);
+    }
+    return rc;
+}
+
+GP_EXPORT CUresult cuGreenCtxCreate(CUgreenCtx *green, void *description, CUdevice device, unsigned flags) {
+    lock_primary();
+    CUresult rc = make_green(green, description, device, flags);
+    unlock_primary();
+    return rc;
+}
+
+GP_EXPORT CUresult cuCtxFromGreenCtx(CUcontext *context, CUgreenCtx green) {
+    CUresult rc = real_cuCtxFromGreenCtx(context, green);
+    if (!rc)
+        enroll((uint64_t)*context, 0, 0, MADE);
+    return rc;
+}
+
+/* The last one of a device takes the primary context along, where nobody else keeps that. */
+static void forget_ended_primaries(void) {
+    struct sums sums = {0};
+    int count = 0;
+    real_cuDeviceGetCount(&count);
+    for (CUdevice device = 0; device < count; device++) {
+        unsigned flags;
+        int gpu = gp_gpu_of(device), is = 1;
+        if (gpu >= 0 && !real_cuDevicePrimaryCtxGetState(device, &flags, &is) && !is)
+            gp_blocks_sweep(is_primary, &gpu, end_primary, &sums);
+    }
+    give_back(&sums);
+}
+
+static CUresult end_green(CUgreenCtx green) {
+    CUcontext context = NULL;
+    struct gp_block known;
+    struct own *mine = own();
+    int seen = !real_cuCtxFromGreenCtx(&context, green) &&
+               gp_blocks_take(gp_key(GP_CONTEXT, (uint64_t)context), &known);
+    CUresult rc = real_cuGreenCtxDestroy(green);
+    if (seen && rc)
+        gp_blocks_put(&known);
+    else if (seen && mine)
+        __atomic_store_n(place_of(mine, (uint64_t)context), 0, __ATOMIC_RELEASE);
+    if (!rc)
+        forget_ended_primaries();
+    return rc;
+}
+
+GP_EXPORT CUresult cuGreenCtxDestroy(CUgreenCtx green) {
+    lock_primary();
+    CUresult rc = end_green(green);
+    unlock_primary();
+    return rc;
 }

@@ -174,7 +174,7 @@ static int gpu_of(const CUmemLocation *location) {
     struct gp_place at;
     if (location->type == CU_MEM_LOCATION_TYPE_DEVICE)
         return gp_gpu_of(location->id);
-    return gp_here(&at) ? gp_gpu_of(0) : at.gpu;
+    return gp_whereabouts(&at) ? gp_gpu_of(0) : at.gpu;
 }
 
 GP_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {

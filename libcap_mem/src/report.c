@@ -25,7 +25,7 @@ static void narrow(int gpu, uint64_t *free, uint64_t *total) {
 GP_EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total) {
     struct gp_place at;
     uint64_t physically_free, physically_there;
-    CUresult rc = gp_here(&at);
+    CUresult rc = gp_whereabouts(&at);
     if (rc)
         return rc;
     size_t f = 0, t = 0;
