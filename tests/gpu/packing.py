@@ -88,7 +88,7 @@ def _python_files(site: Path) -> None:
     only = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "*.h", "CMakeLists.txt")
     shutil.copytree(ROOT / "src" / "gpuportion", site / "gpuportion", symlinks=False, ignore=only)
     shutil.copytree(ROOT / "tests", site / "tests", ignore=only)
-    for table in ("symbols/cuda.txt", "symbols/nvml.txt", "hooks.def"):
+    for table in ("symbols/cuda.txt", "symbols/nvml.txt", "symbols/classes.tsv", "hooks.def"):
         (site / "libcap_mem" / table).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "libcap_mem" / table, site / "libcap_mem" / table)
 

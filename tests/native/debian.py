@@ -10,8 +10,9 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -21,20 +22,28 @@ class UnavailableError(Exception):
     """Why something cannot be had here."""
 
 
+@dataclass(frozen=True)
+class Archive:
+    """Where packages come from, and by whose signature they are known."""
+
+    address: str
+    keyring: Path
+
+
 def cache_folder() -> Path:
     """Where downloads are kept between runs."""
     return Path(os.environ.get("GPUPORTION_TEST_CACHE", Path.home() / ".cache" / "gpuportion-tests"))
 
 
-def _mirror() -> str:
-    """The address of the Debian archive that this machine's apt uses."""
+def own() -> Archive:
+    """The Debian archive that this machine's apt uses."""
     if not shutil.which("apt-get") or not KEYRING.exists():
         raise UnavailableError("this machine has no Debian apt to fetch it with")
     targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     listed = subprocess.run(targets, capture_output=True, text=True, check=False).stdout
     for address in listed.split():
         if address.rstrip("/").endswith("/debian"):
-            return address
+            return Archive(address, KEYRING)
     raise UnavailableError("this machine's apt is not configured for a Debian archive")
 
 
@@ -46,6 +55,7 @@ def _apt(folder: Path, *arguments: str) -> None:
         "Dir::State::status": folder / "state" / "status",
         "Dir::Cache": folder / "cache",
         "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
         "Acquire::Check-Valid-Until": "false",
     }
     command = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in options.items()), *arguments]
@@ -74,8 +84,12 @@ def _empty(folder: Path, source: str) -> None:
     (folder / "sources.list").write_text(source, encoding="ascii")
 
 
-def _fetch(folder: Path, suite: str, component: str, packages: tuple[str, ...]) -> None:
-    _empty(folder, f"deb [arch=amd64 signed-by={KEYRING}] {_mirror()} {suite} {component}\n")
+def _source(archive: Archive, architecture: str, suite: str, component: str) -> str:
+    return f"deb [arch={architecture} signed-by={archive.keyring}] {archive.address} {suite} {component}\n"
+
+
+def _fetch(folder: Path, source: str, packages: tuple[str, ...]) -> None:
+    _empty(folder, source)
     _apt(folder, "update")
     _apt(folder, "download", *packages)
     for package in folder.glob("*.deb"):
@@ -86,25 +100,33 @@ def _fetch(folder: Path, suite: str, component: str, packages: tuple[str, ...]) 
     (folder / "complete").touch()
 
 
-def unpacked(name: str, suite: str, component: str, *packages: str) -> Path:
+def unpacked(
+    name: str, suite: str, component: str, *packages: str, archive: Callable[[], Archive] = own
+) -> Path:
     """The root folder in which these packages lie, fetched if they are not there yet."""
     if os.uname().machine != "x86_64":
         raise UnavailableError("tested with x86-64 packages only")
     folder = cache_folder() / name
     with _alone(folder):
         if not (folder / "complete").exists():
-            _fetch(folder, suite, component, packages)
+            _fetch(folder, _source(archive(), "amd64", suite, component), packages)
     return folder / "root"
 
 
-def system(name: str, suite: str, *packages: str, architecture: str = "amd64") -> Path:
+def system(
+    name: str,
+    suite: str,
+    *packages: str,
+    architecture: str = "amd64",
+    archive: Callable[[], Archive] = own,
+) -> Path:
     """A root folder that programs can run in: the packages with all that they depend on. Nothing is configured."""
     if os.uname().machine != "x86_64":
         raise UnavailableError("tested with x86-64 packages only")
     folder = cache_folder() / name
     with _alone(folder):
         if not (folder / "complete").exists():
-            _install(folder, suite, packages, architecture)
+            _install(folder, _source(archive(), architecture, suite, "main"), packages, architecture)
     return folder / "root"
 
 
@@ -117,8 +139,8 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _install(folder: Path, suite: str, packages: tuple[str, ...], architecture: str) -> None:
-    _empty(folder, f"deb [arch={architecture} signed-by={KEYRING}] {_mirror()} {suite} main\n")
+def _install(folder: Path, source: str, packages: tuple[str, ...], architecture: str) -> None:
+    _empty(folder, source)
     chosen = f"-oAPT::Architecture={architecture}"
     _apt(folder, chosen, f"-oAPT::Architectures={architecture}", "update")
     only = ("--no-install-recommends", "--download-only", "--yes", "install", *packages)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 VERSIONS = (2000, 3020, 4000, 6000, 7000, 8000, 9000, 10000, 10020, 11000, 11020, 11030, 11040, 12000, 12020, 12030,
-            12040, 12050, 13000)  # fmt: skip
+            12040, 12050, 12080, 13000, 13010, 13020, 13030)  # fmt: skip
 
 
 def exports(library: ctypes.CDLL, names: list[str], prefix: str) -> dict[int | None, str]:

@@ -7,15 +7,38 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.native.debian import UnavailableError, cache_folder, one, unpacked
+from tests.native import debian, ubuntu
+from tests.native.debian import UnavailableError, cache_folder, one
+
+
+@dataclass(frozen=True)
+class Source:
+    """The packages that a driver is in."""
+
+    fetch: Callable[..., Path]
+    suite: str
+    component: str
+    packages: tuple[str, ...]
+
 
 PACKAGES = ("libcuda1", "libnvidia-ml1", "nvidia-smi", "libnvidia-ptxjitcompiler1")
-SUITES = {535: "bookworm", 550: "trixie"}
-# Of these the CUDA library alone is of interest.
-FURTHER = {470: ("bookworm", "libnvidia-tesla-470-cuda1"), 555: ("experimental", "libcuda1")}
+# With nvidia-smi.
+WHOLE = {
+    535: Source(debian.unpacked, "bookworm", "non-free", PACKAGES),
+    550: Source(debian.unpacked, "trixie", "non-free", PACKAGES),
+    595: Source(ubuntu.unpacked, "resolute", "restricted", ("libnvidia-compute-595", "nvidia-utils-595")),
+}
+# Of these the libraries alone are of interest; Debian's have no NVML with them.
+FURTHER = {
+    470: Source(debian.unpacked, "bookworm", "non-free", ("libnvidia-tesla-470-cuda1",)),
+    555: Source(debian.unpacked, "experimental", "non-free", ("libcuda1",)),
+    570: Source(ubuntu.unpacked, "focal-updates", "restricted", ("libnvidia-compute-570",)),
+    580: Source(ubuntu.unpacked, "resolute", "restricted", ("libnvidia-compute-580",)),
+}
 RUNTIMES = {
     11: "nvidia-cuda-runtime-cu11==11.8.89",
     12: "nvidia-cuda-runtime-cu12==12.4.127",
@@ -35,23 +58,26 @@ class Driver:
 
 def driver(branch: int) -> Driver:
     """The driver of a branch."""
-    root = unpacked(f"driver-{branch}", SUITES[branch], "non-free", *PACKAGES)
+    root = _unpacked(branch)
     return Driver(
         branch,
         one(root, f"usr/lib/*/**/libcuda.so.{branch}.*"),
         one(root, f"usr/lib/*/**/libnvidia-ml.so.{branch}.*"),
-        one(root, "usr/lib/**/nvidia-smi"),
+        one(root, "usr/[bl]i[nb]/**/nvidia-smi"),
     )
 
 
-def libcuda(branch: int) -> Path:
-    """The CUDA library of a branch, of which there may be nothing else."""
-    if branch in SUITES:
-        return driver(branch).libcuda
-    suite, package = FURTHER[branch]
-    return one(
-        unpacked(f"libcuda-{branch}", suite, "non-free", package), f"usr/lib/*/**/libcuda.so.{branch}.*"
-    )
+def libraries(branch: int) -> list[Path]:
+    """The CUDA library of a branch, and NVML where the packages have it."""
+    root = _unpacked(branch)
+    nvml = [path for path in root.glob(f"usr/lib/*/**/libnvidia-ml.so.{branch}.*") if not path.is_symlink()]
+    return [one(root, f"usr/lib/*/**/libcuda.so.{branch}.*"), *nvml]
+
+
+def _unpacked(branch: int) -> Path:
+    source = WHOLE.get(branch) or FURTHER[branch]
+    name = f"driver-{branch}" if branch in WHOLE else f"libcuda-{branch}"
+    return source.fetch(name, source.suite, source.component, *source.packages)
 
 
 def cudart(major: int) -> Path:

@@ -41,7 +41,9 @@ def run(where: Setting, report: Report) -> None:
 
 def symbols(where: Setting, report: Report) -> None:
     """Functions that this driver exports and our tables don't have: nobody would find them. The debugger's data
-    (cudbg*) must not be in them."""
+    (cudbg*) must not be in them, nor where the driver stops for one."""
+    classes = Path(setting.source(where.pack, "libcap_mem/symbols/classes.tsv")).read_text()
+    stops = set(re.findall(r"^(\w+)\tbreakpoint\t", classes, re.MULTILINE))
     for library, table, prefix in ((where.cuda, "cuda", "cu"), (where.nvml, "nvml", "nvml")):
         known = set(Path(setting.source(where.pack, f"libcap_mem/symbols/{table}.txt")).read_text().split())
         try:
@@ -52,7 +54,7 @@ def symbols(where: Setting, report: Report) -> None:
         unknown = sorted(
             name
             for name, kind in found.items()
-            if kind == "function" and name.startswith(prefix) and name not in known
+            if kind == "function" and name.startswith(prefix) and name not in known | stops
         )
         where.keep(
             f"{table}-symbols.txt", "".join(f"{name}\t{kind}\n" for name, kind in sorted(found.items()))
