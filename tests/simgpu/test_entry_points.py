@@ -14,9 +14,8 @@ import pytest
 
 HERE: Final = Path(__file__).parent
 SOURCES: Final = HERE.parents[1] / "simgpu"
-RECORDED: Final = HERE / "getprocaddress-550.tsv"
-NEWEST_RECORDED: Final = 12040
-"""Driver 550 has CUDA 12.4: of what is newer it knows nothing."""
+NEWEST: Final = {"550": 12040, "595": 13020}
+"""The CUDA version of each recorded driver: of what is newer it knows nothing."""
 FOUND, UNKNOWN, TOO_OLD = 0, 1, 2
 NOT_FOUND, NOT_SUPPORTED = 500, 801
 
@@ -43,19 +42,24 @@ def asked(cuda: ctypes.CDLL, name: str, version: int, flags: int) -> tuple[int |
     return found.value, result, status.value
 
 
-def rows() -> Iterator[tuple[str, int, int, str, int, int]]:
-    for name, flags, version, symbol, result, status in table(RECORDED):
+def rows(driver: str) -> Iterator[tuple[str, int, int, str, int, int]]:
+    """In 595's file are the names alone that it answers otherwise."""
+    own = table(HERE / f"getprocaddress-{driver}.tsv")
+    known = {row[0] for row in own}
+    same = [row for row in table(HERE / "getprocaddress-550.tsv") if row[0] not in known]
+    for name, flags, version, symbol, result, status in own + same:
         yield name, int(flags), int(version), symbol, int(result), int(status)
 
 
-def test_get_proc_address_answers_as_the_real_driver(cuda: ctypes.CDLL) -> None:
-    """Every row of driver 550's table, at its version and at the last one before the next row."""
-    recorded = list(rows())
+@pytest.mark.parametrize("driver", NEWEST)
+def test_get_proc_address_answers_as_the_real_driver(cuda: ctypes.CDLL, driver: str) -> None:
+    """Every row of a driver's table, at its version and at the last one before the next row."""
+    recorded = list(rows(driver))
     wrong = []
     for row, following in zip(recorded, [*recorded[1:], None], strict=True):
         name, flags, version, symbol, result, status = row
         same = following is not None and following[:2] == (name, flags)
-        last = following[2] - 1 if same and following else NEWEST_RECORDED
+        last = following[2] - 1 if same and following else NEWEST[driver]
         expected = (None if symbol == "-" else address(cuda, symbol), result, status)
         wrong += [(row, v) for v in {version, last} if asked(cuda, name, v, flags) != expected]
     assert len(recorded) > 2600
@@ -140,6 +144,6 @@ def test_a_library_exports_its_table_and_nothing_else(libraries: Path, library: 
 
 
 def test_the_tables_cover_what_drivers_export(libraries: Path) -> None:
-    """CUDA 13.5's symbols and driver 550's: the numbers of the sources they were made from."""
-    assert len(table(SOURCES / "driver_api.tsv")) == 735
+    """CUDA 13.5's symbols and those of drivers 550 and 595: the numbers of the sources they were made from."""
+    assert len(table(SOURCES / "driver_api.tsv")) == 736
     assert len(table(SOURCES / "nvml_names.txt")) == 431
