@@ -9,6 +9,20 @@ set(guest_links -nostartfiles -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,-z,noexecs
     -Wl,--hash-style=both -Wl,--gc-sections -Wl,--as-needed -Wl,--no-undefined-version -Wl,-O1
     -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/symbols/unexported.ver)
 
+# What they are linked with in libc's place: its SONAME, and as names without versions all that they may use, which both
+# glibc 2.17 and musl have. A name with a version that is missing from libc (dlopen, before glibc 2.34) makes loaders before
+# 2.30 start no program, weak or not.
+file(STRINGS symbols/libc.txt functions)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS symbols/libc.txt)
+set(stub ".section .note.GNU-stack,\"\",%progbits\n.text\n")
+foreach(function ${functions})
+  string(APPEND stub ".globl ${function}\n.type ${function}, %function\n${function}:\n")
+endforeach()
+file(CONFIGURE OUTPUT libc_names.S CONTENT "${stub}" @ONLY)
+add_library(cap_libc SHARED ${CMAKE_CURRENT_BINARY_DIR}/libc_names.S)
+target_link_options(cap_libc PRIVATE -nostdlib -Wl,-soname,libc.so.6)
+set_target_properties(cap_libc PROPERTIES NO_SONAME ON LINKER_LANGUAGE C)
+
 function(add_guest target output soname table symbols)
   get_filename_component(name ${symbols} NAME_WE)
   set(asm ${CMAKE_CURRENT_BINARY_DIR}/forwarders_${name}.S)
@@ -24,8 +38,10 @@ function(add_guest target output soname table symbols)
   add_library(${target} SHARED ${ARGN} ${accounting} ${asm} ${header})
   target_include_directories(${target} PRIVATE include src ${CMAKE_CURRENT_BINARY_DIR})
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:${guest_options}>)
-  target_link_options(${target} PRIVATE ${guest_links} -Wl,-soname,${soname})
-  target_link_libraries(${target} PRIVATE warnings)
+  target_link_options(${target} PRIVATE ${guest_links} -nodefaultlibs -Wl,-soname,${soname})
+  # By its path alone: CMake would add a RUNPATH for a library.
+  target_link_libraries(${target} PRIVATE warnings -Wl,$<TARGET_FILE:cap_libc>)
+  add_dependencies(${target} cap_libc)
   # The accounting as one translation unit, as in `region` and for the same reason.
   set_source_files_properties(${accounting} PROPERTIES UNITY_GROUP accounting)
   set_target_properties(${target} PROPERTIES OUTPUT_NAME ${output} PREFIX "" SUFFIX ".so" NO_SONAME ON

@@ -9,7 +9,6 @@
  */
 #include "slots.h"
 
-#include <features.h>
 #include <stddef.h>
 
 #include "policy_path.h"
@@ -17,17 +16,7 @@
 #include "say.h"
 
 /* dlopen moved into libc with glibc 2.34. Before, a program that was linked with the driver directly need not
- * have libdl; libc's own entry serves then. Bound to the oldest version, or
- * the name would ask for 2.34; built on an older glibc, it asks for none. */
-#if __GLIBC_PREREQ(2, 34)
-#if defined(__x86_64__)
-#define GP_OLDEST "GLIBC_2.2.5"
-#else
-#define GP_OLDEST "GLIBC_2.17"
-#endif
-__asm__(".symver dlopen, dlopen@" GP_OLDEST);
-__asm__(".symver dlsym, dlsym@" GP_OLDEST);
-#endif
+ * have libdl; libc's own entry serves then. None of the names has a version: hooks.cmake says why. */
 extern void *dlopen(const char *path, int flags) __attribute__((weak));
 extern void *dlsym(void *handle, const char *name) __attribute__((weak));
 extern void *__libc_dlopen_mode(const char *path, int flags) __attribute__((weak));

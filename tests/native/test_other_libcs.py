@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.native import capped, nvidia_driver
-from tests.native.debian import UnavailableError, one, unpacked
+from tests.native import capped, debian, nvidia_driver, ubuntu
+from tests.native.debian import UnavailableError, one
 
 # No C library's start code: the same program for all of them, needing what it is linked with and nothing else.
 PROGRAM = r"""
@@ -30,14 +31,21 @@ __attribute__((force_align_arg_pointer)) void _start(void) {
     call(60, version < 0, 0, 0);
 }
 """
-GLIBC = {"2.31": "bullseye", "2.36": "bookworm", "2.41": "trixie"}
+GLIBC = {
+    "2.23": (ubuntu.unpacked, "xenial"),
+    "2.27": (ubuntu.unpacked, "bionic"),
+    "2.31": (debian.unpacked, "bullseye"),
+    "2.36": (debian.unpacked, "bookworm"),
+    "2.41": (debian.unpacked, "trixie"),
+    "2.43": (ubuntu.unpacked, "resolute"),
+}
 
 
-def _or_skip(name: str, suite: str, *packages: str) -> Path:
+def _or_skip(fetch: Callable[..., Path], name: str, suite: str, *packages: str) -> Path:
     try:
-        return unpacked(name, suite, "main", *packages)
+        return fetch(name, suite, "main", *packages)
     except UnavailableError as why:
-        pytest.skip(f"needs {packages[0]} of Debian {suite}: {why}")
+        pytest.skip(f"needs {packages[0]} of {suite}: {why}")
 
 
 def _build(folder: Path, loader: Path, *libraries: Path, driver: bool) -> Path:
@@ -55,7 +63,8 @@ def _build(folder: Path, loader: Path, *libraries: Path, driver: bool) -> Path:
 @pytest.mark.parametrize("version", GLIBC)
 def test_a_direct_link_works_without_libdl(tmp_path: Path, version: str) -> None:
     """Before glibc 2.34 nothing has loaded libdl when the library must open the driver: libc's own entry serves."""
-    root = _or_skip(f"glibc-{version}", GLIBC[version], "libc6")
+    fetch, suite = GLIBC[version]
+    root = _or_skip(fetch, f"glibc-{version}", suite, "libc6")
     try:
         driver = nvidia_driver.driver(535)
     except UnavailableError as why:
@@ -70,7 +79,7 @@ def test_a_direct_link_works_without_libdl(tmp_path: Path, version: str) -> None
 
 def test_it_loads_harmlessly_under_musl(tmp_path: Path) -> None:
     """The same files in an image without glibc: every process there has them preloaded, too."""
-    root = _or_skip("musl", "bookworm", "musl", "musl-dev")
+    root = _or_skip(debian.unpacked, "musl", "bookworm", "musl", "musl-dev")
     libc = one(root, "**/libc.so")
     program = _build(tmp_path, libc, libc, driver=False)
     names = {"cap_mem": "libcuda.so.1", "cap_nvml": "libnvidia-ml.so.1", "cap_alias": "libcuda.so"}
