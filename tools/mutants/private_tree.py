@@ -92,8 +92,9 @@ class Tree:
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        # CI: hypothesis then tries the same examples every time.
-        own = {"CI": "1", "GPUPORTION_TEST_BUILD": str(self.at / BUILD), "GPUPORTION_TEST_PATIENCE": "10"}
+        # CI: hypothesis then tries the same examples every time; MUTANTS: it does not look for the smallest one.
+        own = {"CI": "1", "GPUPORTION_TEST_MUTANTS": "1", "GPUPORTION_TEST_PATIENCE": "10"}
+        own["GPUPORTION_TEST_BUILD"] = str(self.at / BUILD)
         return {**kept, **own, "PATH": path}
 
     def _tool(self, *command: str) -> None:
