@@ -1,4 +1,4 @@
-"""Images as people bring them, each held to its grant: of an old glibc, of musl, of an init system, of NVIDIA's."""
+"""Images as people bring them, each held to its grant: of musl, of an init system, of NVIDIA's."""
 
 from __future__ import annotations
 
@@ -7,29 +7,18 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.native import debian
 from tests.support import images, native
-from tests.support.images import Content, Link
+from tests.support.images import Content, Link, fetched
 from tests.support.node import IMAGE, Node
 from tests.support.session import holds_to_1g
 
 pytestmark = pytest.mark.containers
 
 SYSTEM = ("systemd", "util-linux", "libpam-modules", "coreutils", "dash")
-BULLSEYE = ("python3-minimal", "libpython3.9-stdlib", "dash", "coreutils")
-HEADERS = ("libc6", "libc6-dev", "linux-libc-dev")
-
-
-def fetched(fetch: Callable[..., Path], *arguments: str) -> Path:
-    """What `fetch` has; a skip where it can't be had."""
-    try:
-        return fetch(*arguments)
-    except debian.UnavailableError as why:
-        pytest.skip(f"needs packages of Debian: {why}")
 
 
 @pytest.fixture(scope="module")
@@ -144,35 +133,7 @@ def test_an_image_without_etc(node: Node, clients: Path) -> None:
         holds_to_1g(client)
 
 
-# Other C libraries
-
-
-@pytest.fixture(scope="module")
-def bullseye(running_node: Node, clients: Path) -> str:
-    """Debian 11: glibc 2.31, Python 3.9, NVIDIA's cuda-bindings for it, and a C client linked against it."""
-    root = fetched(debian.system, "bullseye-python", "bullseye", *BULLSEYE)
-    headers = fetched(debian.unpacked, "glibc-2.31-dev", "bullseye", "main", *HEADERS)
-    files: dict[str, Content | Link] = {
-        "session": images.old_direct_client(clients, "session-2.31", headers),
-        "opt/site": fetched(images.bindings_for_python39),
-    }
-    return images.import_root(running_node.engine, "bullseye", root, files, env={"PYTHONPATH": "/opt/site"})
-
-
-@pytest.mark.parametrize("program", ["/session", "/usr/bin/python3"])
-def test_an_older_glibc(node: Node, bullseye: str, program: str) -> None:
-    """2.31, where dlopen isn't in libc: a direct link without libdl, and Python with cuda-bindings."""
-    with node.session("1G", image=bullseye, command=[program, "/client.py"]) as client:
-        holds_to_1g(client)
-
-
-def test_an_older_glibc_without_environment(node: Node, bullseye: str) -> None:
-    """By /etc/ld.so.preload alone."""
-    with (
-        node.container("1G", image=bullseye) as name,
-        node.exec_session(name, wrapper=["env", "-i"], command=["/session"]) as client,
-    ):
-        holds_to_1g(client)
+# Another C library; older ones of this kind are in test_older_glibc.py
 
 
 @pytest.fixture(scope="module")

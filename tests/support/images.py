@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
+
+import pytest
 
 from gpuportion import paths
 from gpuportion.cli.private_dockerd import PrivateDocker
@@ -102,6 +104,14 @@ def derive(
         done = engine.run("build", "--quiet", "--network=none", "-t", name, folder, check=False)
         assert done.returncode == 0, done.stderr
     return name
+
+
+def fetched(fetch: Callable[..., Path], *arguments: str) -> Path:
+    """What `fetch` has; a skip where it can't be had."""
+    try:
+        return fetch(*arguments)
+    except UnavailableError as why:
+        pytest.skip(f"needs packages of another system: {why}")
 
 
 def client(folder: Path, name: str, *flags: str) -> Path:
