@@ -22,16 +22,45 @@ def test_a_folder_is_told_as_its_file_system_has_it() -> None:
     assert mountinfo.where(over, "/run/gpuportion/grants") == ("0:22", "/below/gpuportion/grants")
 
 
-def test_a_mount_from_a_grants_folder_tells_its_token() -> None:
+@pytest.mark.parametrize(
+    ("mounts", "folder", "place"),
+    [
+        ("", "/run/x", ("", "")),
+        (line("/", "/srv"), "/run/x", ("", "")),
+        (line("/", "/ru") + line("/", "/run/xy"), "/run/x", ("", "")),
+        (line("/", "/run/x"), "/run/x", ("0:21", "")),
+        (line("/a", "/run/x"), "/run/x", ("0:21", "/a")),
+        (line("/", "/", "8:1") + line("/", "/run"), "/run/x", ("0:21", "/x")),
+        (line("/", "/run") + line("/a/", "/", "8:1"), "/run/x", ("0:21", "/x")),
+        (line("/a/", "/", "8:1"), "/run/x", ("8:1", "/a/run/x")),
+        (line("/my\\040root", "/my\\040run\\134"), "/my run\\/x", ("0:21", "/my root/x")),
+    ],
+)
+def test_a_folder_lies_on_one_file_system(mounts: str, folder: str, place: tuple[str, str]) -> None:
+    """Whatever is mounted beside it, in whichever order; spaces and backslashes are written in octal."""
+    assert mountinfo.where(mounts, folder) == place
+
+
+@pytest.mark.parametrize(
+    ("root", "device", "place", "tokens"),
+    [
+        (f"/gpuportion/grants/{TOKEN}/policy", "0:21", PLACE, [TOKEN]),
+        (f"/gpuportion/grants/{TOKEN}", "0:21", PLACE, [TOKEN]),
+        (f"/{TOKEN}/policy", "0:21", ("0:21", ""), [TOKEN]),
+        (f"/a\\040b/{TOKEN}/policy", "0:21", ("0:21", "/a b"), [TOKEN]),
+        (f"/gpuportion/grants/{TOKEN}/policy", "0:99", PLACE, []),
+        (f"/other/{TOKEN}/policy", "0:21", PLACE, []),
+        (f"/gpuportion/grants2/{TOKEN}/policy", "0:21", PLACE, []),
+        ("/gpuportion/grants/x/policy", "0:21", PLACE, []),
+        (f"/gpuportion/grants/{TOKEN}0/policy", "0:21", PLACE, []),
+        (f"/gpuportion/grants/x/{TOKEN}", "0:21", PLACE, []),
+    ],
+)
+def test_a_mount_from_a_grants_folder_tells_its_token(
+    root: str, device: str, place: tuple[str, str], tokens: list[str]
+) -> None:
     """What lies elsewhere, or is called otherwise, tells none."""
-    of_policy = line(f"/gpuportion/grants/{TOKEN}/policy", "/.gpuportion/policy")
-    assert list(mountinfo.tokens_of(HOST + of_policy, PLACE)) == [TOKEN]
-    others = (
-        line(f"/gpuportion/grants/{TOKEN}/policy", "/a", "0:99"),
-        line(f"/other/{TOKEN}/policy", "/a"),
-        line("/gpuportion/grants/x/policy", "/a"),
-    )
-    assert list(mountinfo.tokens_of("".join(others), PLACE)) == []
+    assert list(mountinfo.tokens_of(HOST + line(root, "/.gpuportion/policy", device), place)) == tokens
 
 
 @pytest.mark.parametrize("space", ["\r", "\v", "\f", "\x1c\x1c", "\x85", "\xa0", "\u2028\u2028"])
