@@ -43,7 +43,7 @@ def parse(text: str) -> int:
 
 def _complaint(text: str) -> str:
     if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
-        number = text if len(text) <= 20 else "4000"
+        number = text if AMOUNT.fullmatch(f"{text}M") and float(text) >= 2 else "4000"
         return f"{text[:80]} has no unit. Write {number}M, 4G or 4Gi."
     if not text.strip():
         return f"{text} is empty. Write 4000M, 4G or 4Gi."

@@ -60,8 +60,11 @@ def test_an_amount_is_rounded_down_to_whole_mebibytes(text: str, size: int) -> N
 COMPLAINTS = {
     "4000": "4000 has no unit. Write 4000M, 4G or 4Gi.",
     "4.5": "4.5 has no unit. Write 4.5M, 4G or 4Gi.",
-    "1" * 20: f"{'1' * 20} has no unit. Write {'1' * 20}M, 4G or 4Gi.",
-    "1" * 21: f"{'1' * 21} has no unit. Write 4000M, 4G or 4Gi.",
+    "1": "1 has no unit. Write 4000M, 4G or 4Gi.",
+    "2": "2 has no unit. Write 2M, 4G or 4Gi.",
+    "0": "0 has no unit. Write 4000M, 4G or 4Gi.",
+    "1" * 18: f"{'1' * 18} has no unit. Write {'1' * 18}M, 4G or 4Gi.",
+    "1" * 19: f"{'1' * 19} has no unit. Write 4000M, 4G or 4Gi.",
     "1" * 81: f"{'1' * 80} has no unit. Write 4000M, 4G or 4Gi.",
     "٤": "'٤' is not an amount of memory. Write 4000M, 4G or 4Gi.",
     " ": "  is empty. Write 4000M, 4G or 4Gi.",
@@ -84,6 +87,7 @@ def test_a_bare_number_has_no_unit(text: str) -> None:
     with pytest.raises(BadSizeError, match=r"has no unit\. Write \d+(\.\d)?M, 4G or 4Gi\.$") as refusal:
         sizes.parse(text)
     assert len(str(refusal.value)) < 200
+    assert sizes.parse(str(refusal.value).rpartition("Write ")[2].partition(",")[0]) >= MIB
 
 
 @pytest.mark.parametrize("text", NOT_AN_AMOUNT)

@@ -47,6 +47,7 @@ def chosen(
 
 
 MEMORY = Request(memory=(4 * 1000 * MIB,))
+FRACTION = Request(memory=MEMORY.memory, role=Role.FRACTION)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ MEMORY = Request(memory=(4 * 1000 * MIB,))
         (Request(compute=30), Plan),
         (Request(memory=MEMORY.memory, compute=30), Plan),
         (Request(memory=MEMORY.memory, role=Role.MIG), Plan),
-        (Request(memory=MEMORY.memory, role=Role.FRACTION), Placement),
+        (FRACTION, Placement),
         (Request(memory=MEMORY.memory, select=("0",)), Plan),
         (Request(memory=MEMORY.memory, select=("5",)), Placement),
     ],
@@ -85,7 +86,7 @@ def test_the_other_way_serves_where_the_first_has_no_room() -> None:
         (Request(compute=30), {"parts": False}, "GP109 30 % of a GPU's compute"),
         (Request(mig="1g.5gb"), {"parts": False}, "GP109 a portion by MIG .*set-role"),
         (Request(mig="1g.5gb", role=Role.FRACTION), {}, "GP109 the MIG profile 1g.5gb .*Drop one"),
-        (Request(memory=MEMORY.memory, role=Role.FRACTION), {"whole": False}, "GP109 a fraction .*out GPU_ROLE.$"),
+        (FRACTION, {"whole": False}, r"GP109 a fraction of a GPU .*leave out GPU_ROLE\.$"),
         (Request(memory=MEMORY.memory, role=Role.FRACTION, select=("7",)), {"whole": False}, "GP107 GPU_SELECT=7 "),
         (Request(memory=(90 * 1000 * MIB,)), {}, "GP107 GPU_MEMORY_LIMIT"),
         (Request(memory=(90 * 1000 * MIB,)), {"whole": False}, "GP105 "),
