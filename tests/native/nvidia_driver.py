@@ -35,6 +35,7 @@ WHOLE = {
 # Of these the libraries alone are of interest; Debian's have no NVML with them.
 FURTHER = {
     470: Source(debian.unpacked, "bookworm", "non-free", ("libnvidia-tesla-470-cuda1",)),
+    525: Source(ubuntu.unpacked, "bionic-updates", "restricted", ("libnvidia-compute-525",)),
     555: Source(debian.unpacked, "experimental", "non-free", ("libcuda1",)),
     570: Source(ubuntu.unpacked, "focal-updates", "restricted", ("libnvidia-compute-570",)),
     580: Source(ubuntu.unpacked, "resolute", "restricted", ("libnvidia-compute-580",)),

@@ -26,6 +26,7 @@ from tests.support.native import ROOT
 ANSWERS = Path(__file__).with_name("driver_answers.py")
 SYMBOLS = ROOT / "libcap_mem" / "symbols" / "cuda.txt"
 NVML = SYMBOLS.with_name("nvml.txt")
+INTERNAL = {"nvmlRetry_NvRmControl"}  # of 510 to 530: exported by an oversight, and nobody calls it
 HOOKED = set(re.findall(r"^HOOK\((\w+),", (ROOT / "libcap_mem" / "hooks.def").read_text(), re.MULTILINE))
 ANYBODY = "00" * 16
 
@@ -80,7 +81,7 @@ def test_every_function_of_the_driver_is_ours_too(driver: Driver, grant: Grant) 
 def test_every_symbol_of_a_driver_is_classified(branch: int) -> None:
     """Functions and data, graphics interop among them; what is data there is not exported here."""
     library, *nvml = _or_skip(nvidia_driver.libraries, branch)
-    assert {name for each in nvml for name in _functions(each)} <= set(NVML.read_text().split())
+    assert {name for each in nvml for name in _functions(each)} - INTERNAL <= set(NVML.read_text().split())
     rows = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
     kinds = {line.split()[-1].split("@")[0]: line.split()[-2] for line in rows.stdout.splitlines()}
     ours = {name: kind for name, kind in kinds.items() if name.startswith("cu")}
