@@ -122,19 +122,19 @@ def test_the_best_linked_set_is_found(
 
 @st.composite
 def choices(draw: st.DrawFn) -> tuple[list[Gpu], list[list[bool]], list[int]]:
-    """Any links between up to six GPUs, each a different number; which fits which place; what each costs."""
+    """Any links between up to six GPUs; which fits which place; what each costs."""
     count = draw(st.integers(1, 6))
     pairs = {pair: draw(st.integers(0, 3)) for pair in itertools.combinations(range(count), 2)}
     fitting = draw(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=count, max_size=count))
-    return node(count, pairs), fitting, draw(st.permutations([1 << at for at in range(count)]))
+    return node(count, pairs), fitting, draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
 
 
 @settings(max_examples=150, deadline=None)
 @given(choices(), st.integers(1, 4))
-def test_of_equally_linked_sets_the_cheapest_is_found(
+def test_of_equally_linked_sets_the_first_of_the_cheapest_is_found(
     choice: tuple[list[Gpu], list[list[bool]], list[int]], count: int
 ) -> None:
-    """The oracle tries every choice; no two cost the same, so there is one right answer."""
+    """The oracle tries every choice; of equal ones it takes that of the lowest indexes."""
     gpus, fitting, prices = choice
 
     def fits(gpu: Gpu, place: int) -> bool:
@@ -159,6 +159,7 @@ def test_a_set_is_as_good_as_its_worst_pair_and_then_as_all_of_them() -> None:
     assert links.quality(gpus[:1]) == links.quality([]) == (0, 0)
     one, other = Gpu(0, "GPU-0", "A", GIB, links={"GPU-1": 50}), Gpu(1, "GPU-1", "A", GIB, links={"GPU-1": 9})
     assert links.rank(one, other) == links.rank(other, one) == 50
+    assert links.quality(node(2, {})) == (0, 0)
 
 
 @pytest.mark.parametrize(

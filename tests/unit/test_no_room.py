@@ -117,6 +117,7 @@ def test_what_may_be_tried_is_listed(suggested: str, elsewhere: bool, hints: str
 
 SUGGESTIONS: list[tuple[int, int, str]] = [  # room, minimum in MiB -> text
     (80 * GB, 256, "80G"),
+    (2048 * GB, 1_953_125, "2048G"),  # the same to the byte
     (2 * GB, 256, "2G"),
     (2 * GB - 1, 953, "1G"),
     (2 * GB - 1, 954, ""),
