@@ -74,12 +74,15 @@ class Placing:
     def check_shares(
         self, shares: Sequence[Share], user: str, subject: str, but: Grant | None = None
     ) -> None:
-        held = [
-            grant.shares
-            for grant in self._grants.tally.of_owner(user)
-            if but is None or grant.token != but.token
-        ]
-        policy.check_shares(self._rules.policy, shares, user, held, subject)
+        """GpuportionError GP110: the rules don't let `user` have these, beside what it has `but` one grant."""
+        policy.check_shares(self._rules.policy, shares, user, self._owned(user, but), subject)
+
+    def _owned(self, user: str, but: Grant | None) -> list[tuple[Share, ...]]:
+        """The shares of each grant of `user`; nothing where no rule asks for them."""
+        if self._rules.policy.limits_of(user) == policy.Limits():
+            return []
+        mine = self._grants.tally.of_owner(user)
+        return [grant.shares for grant in mine if but is None or grant.token != but.token]
 
     def made(
         self, grant: Grant, found: Plan, request: Request, subject: str, *, once: bool = False
