@@ -4,6 +4,7 @@ Pure numbers; knows nothing of which instances are idle, or of any rule that is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -51,19 +52,23 @@ class RecentMix:
 
 
 class Score:
-    """Of placements on boards of one geometry: the slots that each makes unusable, by the mix."""
+    """Of placements on boards of one geometry: the places that each makes unusable, by the mix.
+
+    A place weighs by how often it is wanted and by the root of its slices. By all of them, whoever wants much counts
+    most, and by none of them not at all: the one serves fewer requests, the other less memory. The root of them served
+    the most requests in simulation (docs/benchmarks.md)."""
 
     def __init__(self, board: Geometry, mix: RecentMix) -> None:
         self._board = board
-        self._weights = tuple(w * s for w, s in zip(mix.weights(board), board.sizes, strict=True))
+        self._weights = tuple(w * math.sqrt(s) for w, s in zip(mix.weights(board), board.sizes, strict=True))
         self._known: dict[tuple[int, int], float] = {}
 
     def added(self, taken: int, more: int) -> float:
-        """For a placement of `more` beside `taken`: expected slots that were usable and are not any more."""
+        """For a placement of `more` beside `taken`: what could be placed before and can't be any more, weighed."""
         key = (taken, more)
         found = self._known.get(key)
         if found is None:
             before, after = self._board.room(taken), self._board.room(taken | more)
             lost = sum(w * (a - b) for w, a, b in zip(self._weights, before, after, strict=True))
-            found = self._known[key] = round(lost - more.bit_count(), 9)
+            found = self._known[key] = round(lost, 9)
         return found
