@@ -1,8 +1,8 @@
 """What a node of A100s would serve if the containers on it could be moved about: a measure for what placing can win.
 
-Whoever asks is served if all who are there and the new one can be laid out anew on all GPUs. No daemon can do that; a way
-of placing that comes near has little left to win. It is no bound at loads above 1: who serves whatever fits lets in large
-requests, and loses several small ones for each."""
+Whoever asks is served if all who are there and the new one can be laid out anew on all GPUs. No daemon can do that;
+a way of placing that comes near has little left to win. It is no bound at loads above 1: who serves whatever fits lets
+in large requests, and loses several small ones for each."""
 
 from __future__ import annotations
 
