@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -34,6 +35,16 @@ class BadValueError(Exception):
     def __init__(self, why: str, key: str = "", line: int = 0) -> None:
         super().__init__(why)
         self.key, self.line = key, line
+
+
+@contextmanager
+def _within(key: str, line: int) -> Iterator[None]:
+    """What is wrong here is wrong with `key` of a block."""
+    try:
+        yield
+    except BadValueError as problem:
+        below = f"{key}.{problem.key}" if problem.key else key
+        raise BadValueError(str(problem), below, problem.line or line) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +146,14 @@ def _default(at: Marked, _: Resolve) -> Request:
     known = [key.annotation for key in request.KEYS]
     given = {}
     for name, value in _block(at).items():
-        if name not in known:
-            raise BadValueError(f"is not known; a request has {' '.join(known)}.", name, value.line)
-        given[request.DOMAIN + name] = _text(value)
+        with _within(name, value.line):
+            if name not in known:
+                raise BadValueError(f"is not known; a request has {' '.join(known)}.")
+            given[request.DOMAIN + name] = _text(value)
     try:
         found = request.from_container([], given)
     except GpuportionError as problem:
-        raise BadValueError(str(problem)) from None
+        raise BadValueError(f"is no request: {problem}") from None
     assert found is not None
     return dataclasses.replace(found, source="default")
 
@@ -171,21 +183,16 @@ def _users(at: Marked, resolve: Resolve) -> tuple[UserRule, ...]:
 
 
 def _user(name: str, at: Marked, resolve: Resolve) -> UserRule:
-    if not name or len(name) > values.LONGEST_USER or not name.isprintable():
-        raise BadValueError("is no name of a user.", name[:40], at.line)
     found: dict[str, Any] = {}
-    try:
-        block = _block(at)
-    except BadValueError as problem:
-        raise BadValueError(str(problem), name, at.line) from None
-    for key, value in block.items():
-        field, read = LIMITS.get(key, ("", None))
-        if read is None:
-            raise BadValueError(f"is not known; a user has {' '.join(LIMITS)}.", f"{name}.{key}", value.line)
-        try:
-            found[field] = read(value, resolve)
-        except BadValueError as problem:
-            raise BadValueError(str(problem), f"{name}.{key}", value.line) from None
+    with _within(name, at.line):
+        if not name or len(name) > values.LONGEST_USER or not name.isprintable():
+            raise BadValueError("is no name of a user.")
+        for key, value in _block(at).items():
+            with _within(key, value.line):
+                if key not in LIMITS:
+                    raise BadValueError(f"is not known; a user has {' '.join(LIMITS)}.")
+                field, read = LIMITS[key]
+                found[field] = read(value, resolve)
     uid = int(name) if name.isascii() and name.isdigit() else resolve(name)
     return UserRule(name, uid, Limits(**found))
 
@@ -277,13 +284,13 @@ def _leaves(tree: Marked | None, above: str, source: str) -> Iterator[tuple[Key,
         elif path in BLOCKS:
             yield from _leaves(at, path, source)
         else:
-            raise _mistake(source, at.line, path[:80], f"is not known. Did you mean {_nearest(path)}?")
+            raise _mistake(source, at.line, path, f"is not known. Did you mean {_nearest(path)}?")
 
 
 def _nearest(path: str) -> str:
     from difflib import get_close_matches
 
-    return (get_close_matches(path[:80], NAMES, n=1, cutoff=0.0) or [""])[0]
+    return get_close_matches(path[:80], NAMES, n=1, cutoff=0.0)[0]
 
 
 def _contradictions(policy: Policy) -> Iterator[tuple[str, str]]:
@@ -302,7 +309,8 @@ def _contradictions(policy: Policy) -> Iterator[tuple[str, str]]:
 
 
 def _mistake(source: str, line: int, key: str, why: str) -> GpuportionError:
-    return GpuportionError("GP307", source=source, where=f"line {line}, key {key}", why=f"it {why}")
+    shown = key[:100] if key.isprintable() else ascii(key[:100])
+    return GpuportionError("GP307", source=source, where=f"line {line}, key {shown}", why=f"it {why}")
 
 
 def written(policy: Policy) -> dict[str, Any]:

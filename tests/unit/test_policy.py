@@ -1,19 +1,13 @@
-"""The administrator's rules: every key read, every mistake told with line and key, every rule checked."""
+"""The administrator's rules as values: every rule checked, and a file of them trusted or not."""
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gpuportion.allocator import policy as values
 from gpuportion.allocator import policy_file
 from gpuportion.allocator.devices import Share
-from gpuportion.allocator.placement import STRATEGIES
 from gpuportion.allocator.policy import (
     UNLIMITED,
     Limits,
@@ -23,193 +17,10 @@ from gpuportion.allocator.policy import (
     check_runtime,
     check_shares,
 )
-from gpuportion.allocator.policy_keys import KEYS, parse, render, written
-from gpuportion.allocator.yaml_text import marked
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, from_container
-from gpuportion.sizes import MIB
 
 GB = 10**9
-OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
-UIDS = {"alice": 1001}
-
-
-def read(text: str) -> Policy:
-    return parse(marked(text, "config.yaml"), "config.yaml", UIDS.get)
-
-
-def mistake(text: str) -> str:
-    with pytest.raises(GpuportionError) as wrong:
-        read(text)
-    assert wrong.value.code == "GP307"
-    return wrong.value.text
-
-
-UNDERSTOOD: list[tuple[str, Policy]] = [
-    ("", Policy()),
-    ("# nothing yet\n", Policy()),
-    ("container:\n", Policy()),
-    ("container: {max-memory: 40Gi, max-gpus: 4}", Policy(max_memory=40 << 30, max_gpus=4)),
-    ("user: {max-memory: 80Gi, max-containers: 8}", Policy(user=Limits(80 << 30, 8))),
-    ("users: {alice: {max-memory: unlimited}}", Policy(users=(UserRule("alice", 1001, Limits(UNLIMITED)),))),
-    ("users:\n  1002: {max-containers: 2}", Policy(users=(UserRule("1002", 1002, Limits(None, 2)),))),
-    ("users: {ci-bot: {max-containers: 2}}", Policy(users=(UserRule("ci-bot", None, Limits(None, 2)),))),
-    ("user-annotation: trust", Policy(user_annotation="trust")),
-    ("default: {memory-limit: 2Gi}", Policy(default=Request(memory=(2 << 30,), source="default"))),
-    (
-        "default: {fraction: 0.25, select: '*A100*'}",
-        Policy(default=Request(fraction=Decimal("0.25"), select=("*A100*",), source="default")),
-    ),
-    ("default: {count: 1}", Policy(default=Request(source="default"))),
-    ("minimum: 512Mi", Policy(minimum=512 * MIB)),
-    ("margin: 0", Policy(margin=0)),
-    ("margin: 1Gi", Policy(margin=1 << 30)),
-    ("overcommit: 1.25", Policy(overcommit=Decimal("1.25"))),
-    ("requests-from: annotations", Policy(requests_from="annotations")),
-    ("placement: exclusive", Policy(placement="exclusive")),
-    ("runtimes: [runc, /opt/bin/crun]", Policy(runtimes=("runc", "/opt/bin/crun"))),
-    ("audit: stop", Policy(audit="stop")),
-    ("visible: own", Policy(visible="own")),
-]
-
-REFUSED: list[tuple[str, str]] = [
-    ("audit: kill", "line 1, key audit: it is 'kill'. Write report or stop."),
-    ("\naudit:\n", "line 2, key audit: it is empty."),
-    ("audit: [stop]", "line 1, key audit: it is a list or a block; it takes one value."),
-    ("margin: 64", "line 1, key margin: it is no amount: 64 has no unit. Write 64M, 4G or 4Gi."),
-    ("margin: -1G", "line 1, key margin: it is no amount"),
-    ("minimum: 0", "line 1, key minimum: it is no amount"),
-    ("marge: 1G", "line 1, key marge: it is not known. Did you mean margin?"),
-    (
-        "container:\n  max-memory: 4G\n  max-gpu: 2",
-        "line 3, key container.max-gpu: it is not known. Did you mean ",
-    ),
-    ("container: 4G", "line 1, key container: it takes further keys"),
-    (
-        "container: {max-gpus: 0}",
-        "line 1, key container.max-gpus: it is '0'. Write a whole number from 1 to 16.",
-    ),
-    ("user: {max-containers: many}", "line 1, key user.max-containers: it is 'many'."),
-    ("users: {}", "line 1, key users: it takes further keys below it"),
-    (
-        "users:\n  alice:\n    max-mem: 4G",
-        "line 3, key users.alice.max-mem: it is not known; a user has max-memory",
-    ),
-    (
-        "users:\n  alice:\n    max-memory: 4",
-        "line 3, key users.alice.max-memory: it is no amount: 4 has no unit.",
-    ),
-    ("users:\n  alice: 4G", "line 2, key users.alice: it takes further keys"),
-    ("overcommit: 0.5", "line 1, key overcommit: it is '0.5'. Write a number from 1 to 10"),
-    ("overcommit: .nan", "line 1, key overcommit: it is '.nan'."),
-    ("runtimes: runc", "line 1, key runtimes: it takes a list"),
-    ("runtimes: [bin/runc]", "has 'bin/runc', which is neither a name nor an absolute path"),
-    ("default: {memory: 4G}", "line 1, key default.memory: it is not known; a request has memory-limit"),
-    ("default:\n  memory-limit: 4\n", "gpuportion.io/memory-limit=4 has no unit"),
-    ("default: {role: mig}", "asks for nothing by itself"),
-    (
-        "container: {max-memory: 1G}\ndefault: {memory-limit: 2G}",
-        "line 2, key default: it asks for more than",
-    ),
-    ("minimum: 1Gi\ndefault: {memory-limit: 1G}", "line 2, key default: it asks for less than the minimum"),
-    ("container: {max-memory: 100M}", "line 1, key container.max-memory: it is below the minimum"),
-    ("container: {max-gpus: 1}\ndefault: {count: 2}", "line 2, key default: it asks for more GPUs than"),
-    ("audit: stop\naudit: report", "line 2, key audit: it stands twice"),
-    ("audit: &a stop\nplacement: *a", "aliases (*name) are not read"),
-    ("a: &a [*a]", "are not read"),
-    ("? [audit]\n: stop", "line 1: a key must be a plain word"),
-    ("- audit", "line 1, key (all of it): it takes further keys"),
-    ("audit: 'stop", "line 1, column 13: found unexpected end of stream"),
-]
-
-
-@pytest.mark.parametrize(("text", "policy"), UNDERSTOOD)
-def test_a_rule_is_read(text: str, policy: Policy) -> None:
-    """Each key, and what stands for none."""
-    assert read(text) == policy
-
-
-@pytest.mark.parametrize(("text", "says"), REFUSED)
-def test_a_mistake_has_its_line_and_key(text: str, says: str) -> None:
-    """Nothing that isn't understood is passed over."""
-    assert says in mistake(text)
-
-
-def test_every_key_is_documented_with_its_example() -> None:
-    """docs/operations.md has the table's rows, and each example is good."""
-    page = OPERATIONS.read_text()
-    for key in KEYS:
-        assert f"| `{key.name}` | `{key.example}` | {key.meaning} |" in page
-        path = key.name.split(".")
-        text = "".join(f"{'  ' * at}{name}:\n" for at, name in enumerate(path[:-1]))
-        assert read(f"{text}{'  ' * (len(path) - 1)}{path[-1]}: {key.example}") != Policy()
-
-
-AMOUNTS = st.integers(256, 1 << 20).map(lambda n: n * MIB)
-LIMITS = st.builds(
-    Limits,
-    memory=st.none() | AMOUNTS | st.just(UNLIMITED),
-    grants=st.none() | st.integers(1, 1_000_000) | st.just(UNLIMITED),
-)
-POLICIES = st.builds(
-    Policy,
-    max_memory=st.none() | AMOUNTS,
-    max_gpus=st.none() | st.integers(1, 16),
-    user=LIMITS,
-    users=st.lists(
-        st.builds(
-            lambda name, limits: UserRule(name, UIDS.get(name), limits),
-            st.sampled_from(("alice", "ben", "true", "a b", "e\u0301", "x: y")),
-            LIMITS.filter(lambda limits: limits != Limits()),
-        ),
-        unique_by=lambda rule: rule.name,
-        max_size=3,
-    ).map(tuple),
-    user_annotation=st.sampled_from((values.IGNORE, values.TRUST)),
-    margin=st.just(0) | AMOUNTS,
-    overcommit=st.integers(100, 1000).map(lambda n: Decimal(n) / 100),
-    requests_from=st.sampled_from((values.ENV, values.ANNOTATIONS, values.BOTH)),
-    placement=st.sampled_from(STRATEGIES),
-    runtimes=st.lists(st.sampled_from(("runc", "/opt/my runtimes/crun", "null")), max_size=2).map(tuple),
-    audit=st.sampled_from((values.REPORT, values.STOP)),
-    visible=st.sampled_from((values.ALL, values.OWN)),
-)
-
-
-@given(POLICIES)
-def test_what_is_shown_is_what_is_in_force(policy: Policy) -> None:
-    """`gpuportion config show` prints a file that means the same."""
-    assert read(render(written(policy))) == policy
-
-
-WORDS = st.sampled_from(
-    [
-        *(key.name.rpartition(".")[2] for key in KEYS),
-        "container",
-        "user",
-        "alice",
-        "4G",
-        "0",
-        "stop",
-        "1.5",
-        "",
-        "null",
-    ]
-)
-TREES = st.recursive(
-    WORDS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@given(TREES.map(json.dumps) | st.text() | TREES.map(str))
-def test_any_text_is_rules_or_a_mistake(text: str) -> None:
-    """JSON is YAML, too; nothing ends in anything but a Policy or a sentence with the file's name."""
-    try:
-        assert isinstance(read(text), Policy)
-    except GpuportionError as wrong:
-        assert wrong.text.startswith("GP307 config.yaml, ")
 
 
 def refused(call: object, *arguments: object) -> str:
