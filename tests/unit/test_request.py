@@ -213,6 +213,15 @@ def test_an_annotation_goes_before_the_environment(key: request.Key) -> None:
     assert got is not None and got.source == "annotation"
 
 
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.field)
+def test_a_bad_annotation_is_named_as_it_was_written(key: request.Key) -> None:
+    """Not by the name that it has in the environment, which the user did not write."""
+    name = request.DOMAIN + key.annotation
+    with pytest.raises(GpuportionError) as refusal:
+        from_container([f"{key.env}=1"], {name: "%"})
+    assert refusal.value.text.startswith((f"GP107 {name}=% ", f"GP102 {name}='%' "))
+
+
 def test_an_annotated_amount_goes_before_another_products_keys() -> None:
     """NVIDIA_GPU_MEMORY_* come with the environment, so they yield as it does."""
     got = from_container(["NVIDIA_GPU_MEMORY_LIMIT=9999"], {"gpuportion.io/memory-limit": "4G"})
