@@ -14,13 +14,13 @@ TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 
 def where(mountinfo: str, folder: str) -> tuple[str, str]:
     """(device, path within its file system) of a folder, as mountinfo tells them of what is mounted from it."""
-    best: tuple[int, str, str] = (-1, "", "")
+    best = "", "", ""
     for fields in _lines(mountinfo):
         device, root, point = fields[2], _unescaped(fields[3]), _unescaped(fields[4])
         inside = f"{folder}/".startswith(f"{point.rstrip('/')}/")
-        if inside and len(point) >= best[0]:  # a later one lies over an earlier one
-            best = len(point), device, root.rstrip("/") + folder[len(point.rstrip("/")) :]
-    return best[1], best[2]
+        if inside and len(point) >= len(best[0]):  # a later one lies over an earlier one
+            best = point, device, root.rstrip("/") + folder[len(point.rstrip("/")) :]
+    return best[1:]
 
 
 def tokens_of(mountinfo: str, place: tuple[str, str]) -> Iterator[str]:

@@ -16,6 +16,30 @@ from gpuportion.allocator.mig.geometry import Geometry, geometry_of
 from gpuportion.shim.request import Request
 
 A100 = geometry_of(profiles(A100_40))
+GB = 10**9
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known_yet() -> None:
+    """What an earlier test asked is no answer to this one."""
+    fitting.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("want", "ask"),
+    [
+        (Request(memory=(4 * GB,)), Ask(memory=3814)),
+        (Request(memory=(4 * GB, 8 * GB), count=2, compute=30), Ask(memory=7629, compute=30)),
+        (Request(fraction=Decimal("0.5")), Ask(fraction=Decimal("0.5"))),
+        (Request(compute=1), Ask(compute=1)),
+        (Request(mig="2g.10gb", memory=(4 * GB,)), Ask(memory=3814, name="2g.10gb")),
+        (Request(count=1), Ask(fraction=Decimal(1))),
+    ],
+)
+def test_what_of_a_request_chooses_a_profile(want: Request, ask: Ask) -> None:
+    """The largest amount counts, in whole MiB; what is not asked for is nothing."""
+    found = ask_of(want)
+    assert found == ask and isinstance(found.memory, int)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +59,7 @@ A100 = geometry_of(profiles(A100_40))
         (A100_40, Ask(fraction=Decimal("0.5")), "3g.20gb"),
         (A100_40, Ask(fraction=Decimal("0.51")), "7g.40gb"),
         (A100_40, Ask(fraction=Decimal("0.001")), "1g.5gb"),
+        (A30, Ask(compute=25), "1g.6gb"),
         (A30, Ask(compute=26), "2g.12gb"),
         (A30, Ask(memory=6000), "2g.12gb"),
         (H100_80, Ask(memory=9984), "1g.10gb"),
@@ -50,9 +75,38 @@ def test_the_smallest_profile_that_holds_a_request(table: str, ask: Ask, name: s
 
 
 @pytest.mark.parametrize(
+    ("table", "ask", "names"),
+    [
+        (A100_40, Ask(memory=4864), "1g.5gb 1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
+        (A100_40, Ask(memory=4000, compute=15), "2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
+        (A100_40, Ask(name="1g.5gb"), "1g.5gb 1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
+        (A100_40, Ask(name="1g.10gb"), "1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
+        (A100_40, Ask(name="3g.20gb", memory=19968, compute=42), "3g.20gb 4g.20gb 7g.40gb"),
+        (A100_40, Ask(name="3g.20gb", fraction=Decimal("0.5")), "3g.20gb 4g.20gb 7g.40gb"),
+        (A100_40, Ask(name="1g.5gb+me"), "1g.5gb+me"),
+        (RTX_PRO_6000, Ask(name="1g.24gb+gfx"), "1g.24gb+gfx 2g.48gb+gfx 4g.96gb+gfx"),
+        (RTX_PRO_6000, Ask(name="2g.48gb-me"), "2g.48gb-me"),
+    ],
+)
+def test_all_that_would_do_comes_the_smallest_first(table: str, ask: Ask, names: str) -> None:
+    """What is larger than a named one is of its kind, and has no less of anything."""
+    assert [one.name for one in fitting(geometry_of(profiles(table)), ask)] == names.split()
+
+
+def test_more_slices_with_less_of_something_is_not_larger() -> None:
+    """Whatever a driver calls it."""
+    named = profiles(A100_40)[3]
+    less = [replace(named, id=90, size=3, compute=1), replace(named, id=91, size=3, memory=named.memory - 1)]
+    assert fitting(Geometry([named, *less]), Ask(name=named.name)) == ()
+    less = [replace(one, names=(f"3g.{20 + k}gb",)) for k, one in enumerate(less)]
+    assert fitting(Geometry([named, *less]), Ask(name=named.name)) == (named,)
+
+
+@pytest.mark.parametrize(
     "ask",
     [
         Ask(memory=40193),
+        Ask(compute=101),
         Ask(name="2g.20gb"),
         Ask(memory=9857, name="2g.10gb"),
         Ask(compute=30, name="2g.10gb"),

@@ -29,6 +29,8 @@ def test_a_folder_is_told_as_its_file_system_has_it() -> None:
         (line("/", "/srv"), "/run/x", ("", "")),
         (line("/", "/ru") + line("/", "/run/xy"), "/run/x", ("", "")),
         (line("/", "/run/x"), "/run/x", ("0:21", "")),
+        (line("/", "/runX") + line("/", "/run\x85x"), "/run/x", ("", "")),
+        (line("/aX", "/run"), "/run/x", ("0:21", "/aX/x")),
         (line("/a", "/run/x"), "/run/x", ("0:21", "/a")),
         (line("/", "/", "8:1") + line("/", "/run"), "/run/x", ("0:21", "/x")),
         (line("/", "/run") + line("/a/", "/", "8:1"), "/run/x", ("0:21", "/x")),
