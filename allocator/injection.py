@@ -54,16 +54,13 @@ def programs() -> Programs:
         raise GpuportionError("GP302", why=f"gpuportion is not whole: {problem}") from None
 
 
-def device_edits(
-    specs: Sequence[cdi.Spec], shares: Sequence[Share], minors: Mapping[str, int]
-) -> cdi.ContainerEdits:
+Specs = tuple[cdi.Spec, ...]
+
+
+def device_edits(specs: Specs, shares: Sequence[Share], minors: Mapping[str, int]) -> cdi.ContainerEdits:
     """What the GPUs of a grant need. `minors`: their minor numbers, by UUID, for those that no spec has: they were in
     MIG mode when it was made. GpuportionError GP302: the specs have no driver, or an old one."""
-    names = {
-        share.uuid: cdi.name_of(specs, cdi.GPU_KIND, index=share.index, uuid=share.uuid) for share in shares
-    }
-    unknown = [uuid for uuid, name in names.items() if not cdi.is_known(specs, cdi.GPU_KIND, name)]
-    edits = cdi.edits(specs, cdi.GPU_KIND, [name for uuid, name in names.items() if uuid not in unknown])
+    edits, unknown = _named(specs, tuple((share.index, share.uuid) for share in shares))
     if unknown:
         log.info("no CDI spec has %s: its node is given by its number", " and ".join(unknown))
         edits = edits.plus(gpu_nodes.edits(specs, [minors[uuid] for uuid in unknown]))
@@ -72,8 +69,23 @@ def device_edits(
     return edits
 
 
+@functools.lru_cache(maxsize=64)
+def _named(specs: Specs, gpus: tuple[tuple[int, str], ...]) -> tuple[cdi.ContainerEdits, tuple[str, ...]]:
+    """What the specs have for GPUs of these indexes and UUIDs, and the UUIDs of those that none has."""
+    names = {uuid: cdi.name_of(specs, cdi.GPU_KIND, index=index, uuid=uuid) for index, uuid in gpus}
+    unknown = tuple(uuid for uuid, name in names.items() if not cdi.is_known(specs, cdi.GPU_KIND, name))
+    known = [name for uuid, name in names.items() if uuid not in unknown]
+    return cdi.edits(specs, cdi.GPU_KIND, known), unknown
+
+
+@functools.lru_cache(maxsize=8)
+def targets(specs: Specs) -> frozenset[str]:
+    """Where in a container the specs of GPUs may put something."""
+    return cdi.targets(specs, cdi.GPU_KIND)
+
+
 def gather(
-    specs: Sequence[cdi.Spec],
+    specs: Specs,
     edits: cdi.ContainerEdits,
     folder: str,
     *,
@@ -87,7 +99,7 @@ def gather(
 
     `mounts`: the spec's own. GpuportionError GP311: they leave no place for it."""
     ours = programs()
-    cdi_paths = cdi.targets(specs, cdi.GPU_KIND)
+    cdi_paths = targets(specs)
     stay = strip.mounts(mounts, cdi_paths, strip.Removed())  # what goes has no place to keep from the driver
     return Injection(
         edits=edits,

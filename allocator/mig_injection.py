@@ -38,7 +38,7 @@ READABLE: Final = 0o444
 
 
 def gather(
-    specs: Sequence[cdi.Spec],
+    specs: injection.Specs,
     portion: MigPortion,
     *,
     token: str,
@@ -56,7 +56,7 @@ def gather(
     linux = before.get("linux")
     if isinstance(linux, dict) and spec.in_user_namespace(linux):
         make_nodes(edits)
-    cdi_paths = cdi.targets(specs, cdi.GPU_KIND)
+    cdi_paths = injection.targets(specs)
     stay = strip.mounts(fields.mounts_of(dict(before)), cdi_paths, strip.Removed())
     return spec.Injection(
         edits=edits,

@@ -77,9 +77,11 @@ class ContainerEdits:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Spec:
-    """One CDI file: `source` is its path, `priority` the place of its folder (a higher one wins)."""
+    """One CDI file as it was read once: `source` is its path, `priority` the place of its folder (a higher one wins).
+
+    Two readings are never equal, so that what follows from one can be kept by it."""
 
     source: str
     kind: str

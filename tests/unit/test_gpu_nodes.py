@@ -33,17 +33,17 @@ def nodes(edits: cdi.ContainerEdits) -> list[str]:
 
 def test_its_node_is_named_by_the_drivers_number() -> None:
     """Not by NVML's index; all else is what any GPU of the spec gets."""
-    found = injection.device_edits([spec()], [UNKNOWN], MINORS)
+    found = injection.device_edits((spec(),), [UNKNOWN], MINORS)
     assert nodes(found) == ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia6"]
     (node,) = (node for node in found.device_nodes if node.path == "/dev/nvidia6")
     assert (node.host_path, node.type, node.major, node.minor) == ("/dev/nvidia6", "c", 195, 6)
-    known = injection.device_edits([spec()], [KNOWN], MINORS)
+    known = injection.device_edits((spec(),), [KNOWN], MINORS)
     assert (found.mounts, found.hooks, found.env) == (known.mounts, known.hooks, known.env)
 
 
 def test_a_gpu_beside_it_that_the_spec_has_is_as_before() -> None:
     """Its nodes for graphics are there; nothing is there twice."""
-    found = injection.device_edits([spec()], [KNOWN, UNKNOWN], MINORS)
+    found = injection.device_edits((spec(),), [KNOWN, UNKNOWN], MINORS)
     assert nodes(found) == [
         "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0", "/dev/dri/renderD128", "/dev/nvidia6",
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_the_host_s_dev_is_where_the_spec_has_it() -> None:
         **document()["containerEdits"],
         "deviceNodes": [{"path": "/dev/nvidiactl", "hostPath": "/own/dev/nvidiactl"}],
     }
-    found = injection.device_edits([spec(containerEdits=edits)], [UNKNOWN], MINORS)
+    found = injection.device_edits((spec(containerEdits=edits),), [UNKNOWN], MINORS)
     assert [node.host_path for node in found.device_nodes] == ["/own/dev/nvidiactl", "/own/dev/nvidia6"]
 
 
@@ -68,6 +68,6 @@ def test_a_spec_without_the_driver_is_no_ground(without: str, said: str) -> None
     """What to run is said."""
     edits = {key: value for key, value in document()["containerEdits"].items() if key != without}
     with pytest.raises(GpuportionError) as refusal:
-        injection.device_edits([spec(containerEdits=edits)], [UNKNOWN], MINORS)
+        injection.device_edits((spec(containerEdits=edits),), [UNKNOWN], MINORS)
     assert refusal.value.code == "GP302" and said in refusal.value.text
     assert "nvidia-ctk cdi generate" in refusal.value.text
