@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 from gpuportion import sizes
@@ -85,18 +86,15 @@ def _amount_or_none(at: Marked, resolve: Resolve) -> int:
     return 0 if _text(at) == "0" else _amount(at, resolve)
 
 
-def _at_most(read: Callable[[Marked, Resolve], int]) -> Callable[[Marked, Resolve], int]:
-    return lambda at, resolve: UNLIMITED if at.value == "unlimited" else read(at, resolve)
+def _at_most(read: Callable[[Marked, Resolve], int], at: Marked, resolve: Resolve) -> int:
+    return UNLIMITED if at.value == "unlimited" else read(at, resolve)
 
 
-def _number(most: int) -> Callable[[Marked, Resolve], int]:
-    def read(at: Marked, _: Resolve) -> int:
-        text = _text(at)
-        if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-            raise BadValueError(f"is {text[:40]!r}. Write a whole number from 1 to {most}.")
-        return int(text)
-
-    return read
+def _number(most: int, at: Marked, _: Resolve) -> int:
+    text = _text(at)
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise BadValueError(f"is {text[:40]!r}. Write a whole number from 1 to {most}.")
+    return int(text)
 
 
 def _ratio(at: Marked, _: Resolve) -> Decimal:
@@ -106,14 +104,11 @@ def _ratio(at: Marked, _: Resolve) -> Decimal:
     return Decimal(text)
 
 
-def _one_of(*words: str) -> Callable[[Marked, Resolve], str]:
-    def read(at: Marked, _: Resolve) -> str:
-        text = _text(at)
-        if text not in words:
-            raise BadValueError(f"is {text[:40]!r}. Write {', '.join(words[:-1])} or {words[-1]}.")
-        return text
-
-    return read
+def _one_of(words: Sequence[str], at: Marked, _: Resolve) -> str:
+    text = _text(at)
+    if text not in words:
+        raise BadValueError(f"is {text[:40]!r}. Write {', '.join(words[:-1])} or {words[-1]}.")
+    return text
 
 
 def _runtimes(at: Marked, _: Resolve) -> tuple[str, ...]:
@@ -172,9 +167,17 @@ def _written_request(asked: Request) -> dict[str, str]:
     return {key: value for key, value in keys.items() if value}
 
 
-LIMITS: Final = {  # key -> (field of Limits, how it is read)
-    "max-memory": ("memory", _at_most(_amount)),
-    "max-containers": ("grants", _at_most(_number(1_000_000))),
+def _unlimited_or(write: Callable[[int], str], value: int) -> str:
+    return "unlimited" if value == UNLIMITED else write(value)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size // sizes.MIB}Mi" if size else "0"
+
+
+LIMITS: Final = {  # key -> (field of Limits, how it is read, how it is written)
+    "max-memory": ("memory", partial(_at_most, _amount), partial(_unlimited_or, _mebibytes)),
+    "max-containers": ("grants", partial(_at_most, partial(_number, 1_000_000)), partial(_unlimited_or, str)),
 }
 
 
@@ -191,7 +194,7 @@ def _user(name: str, at: Marked, resolve: Resolve) -> UserRule:
             with _within(key, value.line):
                 if key not in LIMITS:
                     raise BadValueError(f"is not known; a user has {' '.join(LIMITS)}.")
-                field, read = LIMITS[key]
+                field, read, _ = LIMITS[key]
                 found[field] = read(value, resolve)
     uid = int(name) if name.isascii() and name.isdigit() else resolve(name)
     return UserRule(name, uid, Limits(**found))
@@ -202,32 +205,22 @@ def _written_users(rules: tuple[UserRule, ...]) -> dict[str, Any]:
 
 
 def _written_limits(limits: Limits) -> dict[str, str]:
-    found = {"max-memory": (limits.memory, _mebibytes), "max-containers": (limits.grants, _unlimited_or(str))}
+    found = {key: (getattr(limits, field), write) for key, (field, _, write) in LIMITS.items()}
     return {key: write(value) for key, (value, write) in found.items() if value is not None}
-
-
-def _unlimited_or(write: Callable[[int], str]) -> Callable[[int], str]:
-    return lambda value: "unlimited" if value == UNLIMITED else write(value)
-
-
-def _mebibytes(size: int) -> str:
-    if size == UNLIMITED:
-        return "unlimited"
-    return f"{size // sizes.MIB}Mi" if size else "0"
 
 
 KEYS: Final = (
     Key("container.max-memory", "max_memory", _amount, _mebibytes, "40G",
         "the most that one container may have of each GPU"),
-    Key("container.max-gpus", "max_gpus", _number(request.MAX_GPUS), str, "4",
+    Key("container.max-gpus", "max_gpus", partial(_number, request.MAX_GPUS), str, "4",
         "the most GPUs that one container may have a portion of"),
-    Key("user.max-memory", "user.memory", _at_most(_amount), _mebibytes, "80G",
+    Key("user.max-memory", "user.memory", *LIMITS["max-memory"][1:], "80G",
         "what all grants of one user may come to, on all GPUs together"),
-    Key("user.max-containers", "user.grants", _at_most(_number(1_000_000)), _unlimited_or(str), "8",
+    Key("user.max-containers", "user.grants", *LIMITS["max-containers"][1:], "8",
         "how many grants one user may have at a time"),
     Key("users", "users", _users, _written_users, "{alice: {max-memory: 160G}, ci: {max-containers: unlimited}}",
         "users for whom other totals hold, by name or uid; what is left out is as for all"),
-    Key("user-annotation", "user_annotation", _one_of(values.IGNORE, values.TRUST), str, values.TRUST,
+    Key("user-annotation", "user_annotation", partial(_one_of, (values.IGNORE, values.TRUST)), str, values.TRUST,
         "whether a container's annotation gpuportion.io/user says whose it is"),
     Key("default", "default", _default, _written_request, "{memory-limit: 2G}",
         "what a container gets that asks for nothing; the keys are those of annotations"),
@@ -235,15 +228,15 @@ KEYS: Final = (
     Key("margin", "margin", _amount_or_none, _mebibytes, "128Mi", "memory of each GPU that is never granted; 0: none"),
     Key("overcommit", "overcommit", _ratio, str, "1.5",
         "how many times over a GPU's memory may be granted; 1 is never more than there is"),
-    Key("requests-from", "requests_from", _one_of(values.ENV, values.ANNOTATIONS, values.BOTH), str, values.ANNOTATIONS,
-        "which ways of asking are taken from a container"),
-    Key("placement", "placement", _one_of(*STRATEGIES), str, "spread",
+    Key("requests-from", "requests_from", partial(_one_of, (values.ENV, values.ANNOTATIONS, values.BOTH)), str,
+        values.ANNOTATIONS, "which ways of asking are taken from a container"),
+    Key("placement", "placement", partial(_one_of, STRATEGIES), str, "spread",
         "which GPU serves: binpack, spread or exclusive"),
     Key("runtimes", "runtimes", _runtimes, list, "[runc, /usr/local/bin/crun]",
         "the low-level runtimes that a container with a portion may be started by, by name or path"),
-    Key("audit", "audit", _one_of(values.REPORT, values.STOP), str, values.STOP,
+    Key("audit", "audit", partial(_one_of, (values.REPORT, values.STOP)), str, values.STOP,
         "what becomes of a container's process that has GPU memory without a grant or beyond it"),
-    Key("visible", "visible", _one_of(values.ALL, values.OWN), str, values.OWN,
+    Key("visible", "visible", partial(_one_of, (values.ALL, values.OWN)), str, values.OWN,
         "which grants users other than root are told of: all, or their own"),
     Key("mig.max-idle", "mig_max_idle", _duration, _seconds, "30m",
         "how long an idle MIG instance is kept; without it, until its room is needed"),
