@@ -31,6 +31,11 @@ ENDS: Final[dict[str, list[Any]]] = {
     "graph": ["cuGraphDestroy"],
     "instance": ["cuGraphExecDestroy"],
     "context": ["cuCtxDestroy_v2"],
+    "opened": ["cuIpcCloseMemHandle"],
+    "imported pool": ["cuMemPoolDestroy"],
+    "imported block": ["cuMemFreeAsync", 0],
+    "object": ["cuMemRelease"],
+    "binding": ["cuMulticastUnbind"],
 }
 """By which call a thing ends."""
 
@@ -62,7 +67,10 @@ class Thing:
     small: int = 0
     """Bytes of an array that shares pages with others."""
     within: int = 0
-    """The pool of a block, the number of a limit."""
+    """The pool of a block, the number of a limit, the multicast object of a binding."""
+    physical: int = 0
+    """Number of the memory or of the object that a handle, a mapping, an export, a binding is of. It counts once."""
+    exportable: bool = False
 
 
 class Process:
@@ -82,6 +90,7 @@ class Process:
         self.kept = dict.fromkeys(range(gpus), 0)
         self.primary: list[int] = []
         self.children: list[int] = []
+        self.physicals = 0
         self.on = 0
         self.call("cuInit", 0)
 
@@ -110,10 +119,11 @@ class Process:
         self.things.append(thing)
         return thing
 
-    def linear(self, gpu: int, context: int, size: int) -> None:
+    def linear(self, gpu: int, context: int, size: int) -> Thing | None:
         """Small ones lie in two slabs at most, large ones in pages of their own."""
         most = up(size, self.page) if size > LARGE else 2 * self.slab
-        self.keep("memory", self.call("cuMemAlloc_v2", OUT, size), gpu, most={gpu: most}, context=context)
+        answer = self.call("cuMemAlloc_v2", OUT, size)
+        return self.keep("memory", answer, gpu, most={gpu: most}, context=context)
 
     def pitched(self, gpu: int, context: int, width: int, height: int) -> None:
         bytes_ = up(width, PITCH) * height
@@ -139,34 +149,42 @@ class Process:
         kind = "mipmap" if levels > 1 else "array"
         self.keep(kind, answer, gpu, most=most, small=0 if most else bytes_, context=context)
 
-    def stream_ordered(self, gpu: int, size: int, pool: Thing | None) -> None:
+    def stream_ordered(self, gpu: int, size: int, pool: Thing | None) -> Thing | None:
         """What pools have reserved is counted, not blocks."""
         if pool:
             answer = self.call("cuMemAllocFromPoolAsync", OUT, size, pool.handle, 0)
         else:
             answer = self.call("cuMemAllocAsync", OUT, size, 0)
-        self.keep("block", answer, pool.gpu if pool else gpu, within=pool.handle if pool else 0)
+        within = pool.handle if pool else 0
+        return self.keep("block", answer, pool.gpu if pool else gpu, within=within)
 
-    def pool(self, gpu: int, largest: int) -> None:
-        answer = self.call("cuMemPoolCreate", OUT, pool_properties(device=gpu, max_size=largest))
-        self.keep("pool", answer, gpu)
+    def pool(self, gpu: int, largest: int, exportable: bool = False) -> Thing | None:
+        asked = pool_properties(device=gpu, max_size=largest, exportable=exportable)
+        return self.keep("pool", self.call("cuMemPoolCreate", OUT, asked), gpu, exportable=exportable)
 
-    def physical(self, gpu: int, size: int, exportable: bool) -> None:
+    def physical(self, gpu: int, size: int, exportable: bool) -> Thing | None:
         size = up(size, self.page)
         answer = self.call("cuMemCreate", OUT, size, properties(exportable=exportable, device=gpu), 0)
-        self.keep("handle", answer, gpu, most={gpu: size}, size=size)
+        more = {"physical": self.number(), "exportable": exportable}
+        return self.keep("handle", answer, gpu, most={gpu: size}, size=size, **more)
+
+    def number(self) -> int:
+        self.physicals += 1
+        return self.physicals
 
     def map(self, handle: Thing) -> None:
         at = self.call("cuMemAddressReserve", OUT, handle.size, 0, 0, 0)[1]
         if self.call("cuMemMap", at, handle.size, 0, handle.handle, 0)[0] == SUCCESS:
-            self.things.append(Thing("mapping", at, handle.gpu, dict(handle.most), size=handle.size))
+            mapping = Thing("mapping", at, handle.gpu, dict(handle.most), size=handle.size)
+            mapping.physical, mapping.exportable = handle.physical, handle.exportable
+            self.things.append(mapping)
 
     def export(self, handle: Thing) -> int:
         """The descriptor. The memory counts until the process ends from now on."""
         result, descriptor = self.call("cuMemExportToShareableHandle", {"out32": 1}, handle.handle, 1, 0)
         if result:
             return -1
-        self.things.append(Thing("export", 0, handle.gpu, dict(handle.most)))
+        self.things.append(Thing("export", 0, handle.gpu, dict(handle.most), physical=handle.physical))
         return descriptor
 
     def import_(self, descriptor: int, size: int, gpu: int) -> None:
@@ -233,15 +251,24 @@ class Process:
         answer = self.call("cuCtxCreate_v2", OUT, 0, gpu)
         self.keep("context", answer, gpu, most={gpu: self.context})
 
-    def drop(self, thing: Thing, late: bool) -> None:
-        """Ends a thing by one of the calls that may."""
+    def _ending(self, thing: Thing, late: bool) -> tuple[str, list[int]]:
         call, *more = ENDS[thing.kind]
         if late and call == "cuMemFree_v2":
-            call, more = "cuMemFreeAsync", [0]
-        more = [thing.size] if call == "cuMemUnmap" else more
+            return "cuMemFreeAsync", [thing.handle, 0]
+        if thing.kind == "binding":
+            return call, [self.object_of(thing)[0].handle, thing.gpu, thing.handle, thing.size]
+        return call, [thing.handle, *([thing.size] if thing.kind == "mapping" else more)]
+
+    def drop(self, thing: Thing, late: bool) -> None:
+        """Ends a thing by one of the calls that may."""
+        call, arguments = self._ending(thing, late)
         reserved = self.call("cuMemPoolGetAttribute", thing.handle, 5, OUT)[1] if thing.kind == "pool" else 0
-        assert self.call(call, thing.handle, *more)[0] == SUCCESS, thing
-        self.things.remove(thing)
+        assert self.call(call, *arguments)[0] == SUCCESS, thing
+        self.things = [each for each in self.things if each is not thing]
+        if thing.kind in ("object", "mapping"):
+            self.forget_bindings(thing.physical)
+        if thing.kind == "pool":
+            thing.size = reserved
         if thing.kind == "pool" and self._blocks_of(thing.handle):
             self.things.append(Thing("destroyed pool", thing.handle, thing.gpu, {thing.gpu: reserved}))
         if thing.kind == "block" and not self._blocks_of(thing.within):
@@ -253,6 +280,15 @@ class Process:
             for gpu, most in thing.most.items():
                 self.kept[gpu] += most
 
+    def object_of(self, binding: Thing) -> list[Thing]:
+        """The handle of a multicast object; none, where it lives by a mapping alone: nothing can be unbound then."""
+        return [t for t in self.things if t.kind == "object" and t.physical == binding.within]
+
+    def forget_bindings(self, physical: int) -> None:
+        """They go with the last handle and mapping of their object."""
+        if not any(t.kind in ("object", "mapping") and t.physical == physical for t in self.things):
+            self.things = [t for t in self.things if t.kind != "binding" or t.within != physical]
+
     def _blocks_of(self, pool: int) -> list[Thing]:
         return [thing for thing in self.things if thing.kind == "block" and thing.within == pool]
 
@@ -261,12 +297,13 @@ class Process:
 
     def most(self, gpu: int) -> int:
         """Bytes that this process counts as at most on a GPU, but for what the daemon told it to charge."""
-        things = sum(thing.most.get(gpu, 0) for thing in self.things)
+        things = sum(thing.most.get(gpu, 0) for thing in self.things if not thing.physical)
+        once = {thing.physical: thing.most.get(gpu, 0) for thing in self.things if thing.physical}
         small = sum(thing.small for thing in self.things if thing.gpu == gpu)
         left = self.call("cuDeviceGetGraphMemAttribute", gpu, 2, OUT)[1]
         self.kept[gpu] = min(self.kept[gpu], left)
         pools = sum(self.call("cuMemPoolGetAttribute", pool, 5, OUT)[1] for pool in self._pools(gpu))
-        return things + up(small, self.page) + self.slab + self.kept[gpu] + pools
+        return things + sum(once.values()) + up(small, self.page) + self.slab + self.kept[gpu] + pools
 
     def _pools(self, gpu: int) -> list[int]:
         made = [thing.handle for thing in self.things if thing.kind == "pool" and thing.gpu == gpu]

@@ -24,8 +24,9 @@ from hypothesis.stateful import (
 
 from gpuportion.allocator import pages
 from gpuportion.simgpu import state
-from tests.native import capped
+from tests.native import capped, exact_sharing
 from tests.native.exact_process import ENDS, IMAGE, Process, Thing
+from tests.native.exact_sharing import Share
 from tests.simgpu.driver import MIB, OUT, SUCCESS
 
 LONG = bool(os.environ.get("GPUPORTION_TEST_LONG"))
@@ -54,13 +55,15 @@ class Exactness(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 1 << 16))
     def begin(self, seed: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="exact-"))
-        self.driver = capped.simulate(self.folder, f"a100-80gb:{GPUS}", seed=seed)
+        self.driver = capped.simulate(self.folder, f"h100-80gb:{GPUS}", seed=seed)
         told = state.settings(self.driver.sim.state).items()
         self.costs = {key.removeprefix("cost."): int(value) for key, value in told if key.startswith("cost.")}
         self.grant = self.driver.grant(*[LIMIT] * GPUS, context=self.costs["context"])
         self.policy, self.ledger = str(self.grant.folder / "policy"), str(self.grant.folder / "ledger")
         self.processes: list[Process] = []
         self.orphans: list[int] = []
+        self.shares: list[Share] = []
+        self.start()
         self.start()
 
     def teardown(self) -> None:
@@ -96,6 +99,16 @@ class Exactness(RuleBasedStateMachine):
         thing = found[pick // 3 % len(found)]
         process, _ = self.enter(pick, thing.gpu)
         return process, thing
+
+    def other(self, pick: int, than: Process, gpu: int) -> tuple[Process, int] | None:
+        """Another process, in one of its contexts of that GPU."""
+        others = [process for process in self.processes if process is not than]
+        if not others:
+            return None
+        other = others[pick % len(others)]
+        contexts = [t.handle for t in other.things if t.kind in ("primary", "context") and t.gpu == gpu]
+        other.enter(pick % THREADS, contexts[pick // 7 % len(contexts)])
+        return other, contexts[pick // 7 % len(contexts)]
 
     @precondition(lambda self: len(self.processes) < PROCESSES)
     @rule()
@@ -141,10 +154,16 @@ class Exactness(RuleBasedStateMachine):
         pools = [None, *(thing for thing in process.things if thing.kind == "pool")]
         process.stream_ordered(gpu, size, pools[pick % len(pools)])
 
-    @rule(pick=picks, gpu=gpus, elsewhere=gpus, largest=st.sampled_from([0, 0, 100 * MIB, 1000 * MIB]))
-    def pool(self, pick: int, gpu: int, elsewhere: int, largest: int) -> None:
+    @rule(
+        pick=picks,
+        gpu=gpus,
+        elsewhere=gpus,
+        largest=st.sampled_from([0, 0, 100 * MIB, 1000 * MIB]),
+        exportable=st.booleans(),
+    )
+    def pool(self, pick: int, gpu: int, elsewhere: int, largest: int, exportable: bool) -> None:
         process, _ = self.enter(pick, elsewhere)
-        process.pool(gpu, largest)
+        process.pool(gpu, largest, exportable)
 
     @rule(pick=picks, gpu=gpus, elsewhere=gpus, size=sizes, exportable=st.booleans())
     def physical(self, pick: int, gpu: int, elsewhere: int, size: int, exportable: bool) -> None:
@@ -153,7 +172,7 @@ class Exactness(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def map(self, pick: int) -> None:
-        if found := self.thing(pick, "handle"):
+        if found := self.thing(pick, "handle", "object"):
             found[0].map(found[1])
 
     @rule(pick=picks)
@@ -230,12 +249,76 @@ class Exactness(RuleBasedStateMachine):
             process.call("cuLaunchKernel", function, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0)
             assert process.call("cuModuleUnload", module)[0] == SUCCESS
 
+    # ------- what is shared
+
+    @precondition(lambda self: len(self.processes) > 1)
+    @rule(
+        pick=picks,
+        to=picks,
+        gpu=gpus,
+        size=sizes,
+        call=st.sampled_from(["cuIpcOpenMemHandle", "cuIpcOpenMemHandle_v2"]),
+    )
+    def ipc(self, pick: int, to: int, gpu: int, size: int, call: str) -> None:
+        owner, context = self.enter(pick, gpu)
+        made = owner.linear(gpu, context, size)
+        if made and (other := self.other(to, owner, gpu)):
+            self.share(exact_sharing.open_ipc(owner, made, *other, call))
+
+    def share(self, share: Share | None) -> None:
+        if share:
+            self.shares.append(share)
+
+    @precondition(lambda self: len(self.processes) > 1)
+    @rule(pick=picks, to=picks, gpu=gpus, size=sizes)
+    def shared_pool(self, pick: int, to: int, gpu: int, size: int) -> None:
+        """With a block that both have."""
+        owner, _ = self.enter(pick, gpu)
+        pool = owner.pool(gpu, 0, exportable=True)
+        block = pool and owner.stream_ordered(gpu, size, pool)
+        if pool and block and (other := self.other(to, owner, gpu)):
+            share = exact_sharing.import_pool(owner, pool, other[0])
+            self.share(share)
+            if share:
+                exact_sharing.import_block(owner, block, other[0], share.opened)
+
+    @rule(pick=picks, to=picks)
+    def exported(self, pick: int, to: int) -> None:
+        if (found := self.thing(pick, "handle")) and (other := self.other(to, found[0], found[1].gpu)):
+            exact_sharing.import_memory(*found, other[0])
+
+    @rule(pick=picks, gpu=gpus, both=st.booleans(), exportable=st.booleans(), size=sizes, v2=st.booleans())
+    def multicast(self, pick: int, gpu: int, both: bool, exportable: bool, size: int, v2: bool) -> None:
+        """An object with a piece of memory, which may go at once."""
+        process, _ = self.enter(pick, gpu)
+        many = exact_sharing.multicast(process, [0, 1] if both else [gpu], exportable)
+        memory = process.physical(gpu, size, exportable)
+        if many and memory:
+            exact_sharing.bind(process, many, memory, pick % 40, v2)
+            if pick % 2:
+                process.drop(memory, late=False)
+
+    @rule(pick=picks, what=picks, page=st.integers(0, 40), v2=st.booleans())
+    def bind(self, pick: int, what: int, page: int, v2: bool) -> None:
+        """A handle or a mapping of other memory, to the same."""
+        if found := self.thing(pick, "object"):
+            process, many = found
+            memory = [
+                t
+                for t in process.things
+                if t.kind in ("handle", "mapping") and t.exportable == many.exportable
+            ]
+            if memory:
+                exact_sharing.bind(process, many, memory[what % len(memory)], page, v2)
+
     # ------- what ends
 
     @rule(pick=picks, late=st.booleans())
     def drop(self, pick: int, late: bool) -> None:
         if found := self.thing(pick, *ENDS):
             process, thing = found
+            if thing.kind == "binding" and not process.object_of(thing):
+                return
             if thing.kind == "context":
                 primary = next(t for t in process.things if t.kind == "primary")
                 process.enter(pick % THREADS, primary.handle)
@@ -297,7 +380,8 @@ class Exactness(RuleBasedStateMachine):
             for process in self.processes:
                 taken, most = truth[gpu].get(process.pid, 0), process.most(gpu)
                 here = counted.get(process.pid, 0)
-                assert taken <= here, (
+                left = sum(s.left_over() for s in self.shares if s.owner is process and s.made.gpu == gpu)
+                assert taken <= here + left, (
                     f"GPU {gpu}: {taken - here} bytes of {taken} are not counted; {self.costs}"
                 )
                 assert here <= most, f"GPU {gpu}: {here} counted, {most} at most, {taken} taken; {self.costs}"

@@ -124,9 +124,11 @@ def properties(*, exportable: bool = False, device: int = 0, place: int = 1) -> 
     return {"hex": struct.pack("<iiiiQ8x", 1, int(exportable), place, device, 0).hex()}
 
 
-def pool_properties(*, device: int = 0, place: int = 1, max_size: int = 0) -> dict[str, str]:
+def pool_properties(
+    *, device: int = 0, place: int = 1, max_size: int = 0, exportable: bool = False
+) -> dict[str, str]:
     """A CUmemPoolProps."""
-    return {"hex": struct.pack("<iiiiQQ56x", 1, 0, place, device, 0, max_size).hex()}
+    return {"hex": struct.pack("<iiiiQQ56x", 1, int(exportable), place, device, 0, max_size).hex()}
 
 
 def driver(sim: Sim, **env: str) -> Driver:
