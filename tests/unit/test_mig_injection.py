@@ -96,6 +96,14 @@ def test_a_driver_without_capabilities_is_refused(proc: Path) -> None:
         mig_injection.numbers(PORTION)
 
 
+def test_the_major_number_is_the_character_devices() -> None:
+    """A block device of that name has another one; a list without block devices is one, too."""
+    assert capabilities.major_in("Character devices:\n510 nvidia-caps\n") == 510
+    assert (
+        capabilities.major_in("Character devices:\n195 nvidia\n\nBlock devices:\n  7 nvidia-caps\n") is None
+    )
+
+
 @given(st.text())
 def test_nonsense_in_a_table_is_passed_over(text: str) -> None:
     """Read before, between and behind what counts, nothing else does."""

@@ -68,14 +68,22 @@ def reading(mode: bool, pending: bool, trouble: str = "") -> MigReading:
     [
         (True, reading(True, True), ""),
         (True, reading(True, False), ""),
-        (True, reading(False, True), "MIG mode is on after a reset of the GPU"),
+        (
+            True,
+            reading(False, True),
+            "is on after a reset of the GPU: systemctl stop gpuportiond; nvidia-smi --gpu-reset -i 3;",
+        ),
         (True, reading(False, False), "switched on as soon as nobody uses the GPU"),
         (True, reading(True, True, "NVML says no"), "NVML says no"),
         (True, None, "board or driver have no MIG"),
         (False, reading(False, False), ""),
         (False, reading(False, True), ""),
         (False, reading(True, True), "set-role --mig-enabled --gpu 3"),
-        (False, reading(True, False), "MIG mode is off after a reset of the GPU"),
+        (
+            False,
+            reading(True, False),
+            "is off after a reset of the GPU: systemctl stop gpuportiond; nvidia-smi --gpu-reset -i 3;",
+        ),
         (False, reading(False, False, "NVML says no"), ""),
         (False, None, ""),
     ],
@@ -92,6 +100,20 @@ def test_only_a_mode_that_went_by_itself_is_switched_on_again() -> None:
     for role, found in ((True, reading(False, True)), (True, reading(True, True)), (True, None)):
         assert not modes.to_switch_on(role, found)
     assert not modes.to_switch_on(False, reading(False, False))
+
+
+@pytest.mark.parametrize(
+    ("mode", "pending", "on", "off"),
+    [
+        (True, True, True, False),
+        (False, False, False, True),
+        (True, False, False, False),
+        (False, True, False, False),
+    ],
+)
+def test_a_mode_stays_where_nothing_is_pending(mode: bool, pending: bool, on: bool, off: bool) -> None:
+    """One that waits for a reset stays neither on nor off."""
+    assert (modes.stays_on(reading(mode, pending)), modes.stays_off(reading(mode, pending))) == (on, off)
 
 
 def test_a_mode_is_shown_with_what_a_reset_makes_of_it() -> None:
