@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuportion.allocator.mig.records import PHASES, Change, Phase, Record, reconcile, verdict
+from gpuportion.allocator.mig.records import PHASES, Change, Phase, Record, Verdict, reconcile, verdict
 from gpuportion.allocator.mig.seen import Compute, Seen
 
 BOOT, GPU, PROFILE = "boot-1", "GPU-1", 19
@@ -20,6 +20,7 @@ WHOLE = Seen(13, PROFILE, 6, 1, (Compute(0, "MIG-a"),))
 HALF = dataclasses.replace(WHOLE, computes=())
 OTHER = dataclasses.replace(WHOLE, computes=(Compute(0, "MIG-b"),))
 MOVED = dataclasses.replace(WHOLE, start=5)
+NUMBERED = dataclasses.replace(WHOLE, id=14)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,8 @@ MOVED = dataclasses.replace(WHOLE, start=5)
         pytest.param(READY, [OTHER], {"t"}, Change.GONE, id="made-again-by-somebody"),
         pytest.param(READY, [HALF], {"t"}, Change.GONE, id="torn-by-somebody"),
         pytest.param(READY, [], {"t"}, Change.GONE, id="removed-by-somebody"),
+        pytest.param(READY, [MOVED], {"t"}, Change.GONE, id="its-id-at-another-place"),
+        pytest.param(READY, [NUMBERED], {"t"}, Change.GONE, id="its-place-with-another-id"),
         pytest.param(READY, None, {"t"}, None, id="the-driver-cannot-tell"),
         pytest.param(READY, None, set(), Change.FREED, id="the-driver-cannot-tell-but-its-grant-is-over"),
         pytest.param(REMOVING, [WHOLE], set(), Change.REMOVED, id="nothing-was-removed"),
@@ -49,6 +52,20 @@ def test_a_record_is_what_the_driver_shows(
     """Every half-done step is one of these."""
     found = verdict(record, BOOT, seen, live)
     assert (found.change if found else None) is change
+    assert found is None or found.record is record
+
+
+def test_an_instance_is_of_one_record_alone() -> None:
+    """One that is being made does not take what another record of that GPU is known to be; ids are of one GPU."""
+    making, elsewhere = dataclasses.replace(MAKING, key=2), dataclasses.replace(READY, key=3, gpu="GPU-2")
+    shown = {GPU: [WHOLE], "GPU-2": [WHOLE]}
+    assert reconcile([READY, elsewhere], BOOT, shown, {"t"}) == []
+    assert reconcile([making, READY], BOOT, shown, {"t"}) == [Verdict(making, Change.FAILED)]
+    assert reconcile([making, elsewhere], BOOT, shown, {"t"}) == [Verdict(making, Change.MADE, WHOLE)]
+    assert reconcile([READY, elsewhere], BOOT, {GPU: [WHOLE]}, {"u"}) == [
+        Verdict(READY, Change.FREED),
+        Verdict(elsewhere, Change.FREED),
+    ]
 
 
 @pytest.mark.parametrize("record", [MAKING, READY, REMOVING])
