@@ -122,21 +122,27 @@ def _process(process: Mapping[str, Any], injection: Injection, removed: strip.Re
     env = strip.env(_list(process, "env", str), removed)
     ours = [*injection.edits.env, VISIBLE]
     if injection.interposer is not None:
-        own = env.get("LD_PRELOAD", "").partition("=")[2]
-        ours.append(f"LD_PRELOAD={preload_variable(own)}")
+        ours.append(f"LD_PRELOAD={preload_variable(_value(env, 'LD_PRELOAD'))}")
     for entry in ours:
         name = entry.partition("=")[0]
         env.pop(name, None)
         env[name] = entry
     if injection.displaced:
-        before = env.get("LD_LIBRARY_PATH", "").partition("=")[2]
-        env["LD_LIBRARY_PATH"] = f"LD_LIBRARY_PATH={before}{':' if before else ''}{paths.INSIDE_LIB}"
+        # An empty one adds no place: to the loader it would be the working directory.
+        places = [place for place in (_value(env, "LD_LIBRARY_PATH"), paths.INSIDE_LIB) if place]
+        env["LD_LIBRARY_PATH"] = f"LD_LIBRARY_PATH={':'.join(places)}"
     edited = {**process, "env": list(env.values())}
     if injection.edits.gids:
         user = _object(process, "user")
         gids = dict.fromkeys([*_list(user, "additionalGids", int), *injection.edits.gids])
         edited["user"] = {**user, "additionalGids": list(gids)}
     return edited
+
+
+def _value(env: Mapping[str, str], name: str) -> str:
+    """Of a variable among entries `NAME=value`; "" where there is none."""
+    entry = env.get(name)
+    return entry.partition("=")[2] if entry else ""
 
 
 def _linux(linux: Mapping[str, Any], injection: Injection, removed: strip.Removed) -> dict[str, Any]:

@@ -76,3 +76,24 @@ def test_the_image_is_never_a_source() -> None:
     order = [each["destination"] for each in mounts]
     assert order.index("/data") < order.index(path) < order.index("/.gpuportion")
     assert all(each["source"] != path for each in mounts)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "covered"),
+    [
+        ("libcuda.so.1", "/data", "library"),
+        ("libnvidia-ml.so.1", "/data", "nvml_library"),
+        ("libcuda.so.1", "/usr//local/.", None),
+        ("libnvidia-ml.so.1", COMPAT, None),
+    ],
+)
+def test_in_the_edit_each_is_covered_unless_a_mount_hides_it(
+    name: str, place: str, covered: str | None
+) -> None:
+    """By its own counterpart of ours; however the mount's destination is written."""
+    path = f"{COMPAT}/{name}"
+    made = injection(image_drivers=(Found(name, path),))
+    user = {"destination": place, "source": "/data", "type": "bind", "options": ["rbind"]}
+    mounts = spec.edit({"mounts": [user]}, made)["mounts"]
+    sources = [each["source"] for each in mounts if each["destination"] == path]
+    assert sources == ([getattr(made.interposer, covered)] if covered else [])

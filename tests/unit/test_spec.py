@@ -128,6 +128,16 @@ def test_the_environment_names_our_libraries_and_no_gpu() -> None:
     assert got["GPU_MEMORY_LIMIT"] == "4G" and "CUDA_MPS_PIPE_DIRECTORY" not in got
 
 
+@pytest.mark.parametrize(
+    ("env", "own"),
+    [([], ""), (["LD_PRELOAD="], ""), (["LD_PRELOAD=/a=b.so"], ":/a=b.so"), (["LD_PRELOADS=/x.so"], "")],
+)
+def test_the_images_own_preload_is_behind_ours(env: list[str], own: str) -> None:
+    """Whole, whatever it is called."""
+    got = variables(spec.edit({"process": {"env": env}}, injection()))["LD_PRELOAD"]
+    assert got == f"/.gpuportion/libcuda.so.1:/.gpuportion/libnvidia-ml.so.1:/.gpuportion/libcuda.so{own}"
+
+
 def test_only_the_granted_gpu_is_let_in() -> None:
     """Its nodes and rules come from CDI and the host; those of the others go."""
     after = spec.edit(with_gpus(), injection())

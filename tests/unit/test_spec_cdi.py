@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from gpuportion.shim import cdi, spec
 BARE: dict[str, Any] = {"ociVersion": "1.0.2", "linux": {}}
 
 
+KNOWN: dict[str, Any] = {"type": "b", "major": 7, "minor": 7}
+
+
 def edited(container_edits: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A bare spec with these of a CDI spec's edits beside its own."""
     made = document()
@@ -23,9 +27,10 @@ def edited(container_edits: dict[str, Any], **more: Any) -> dict[str, Any]:
     return spec.edit(copy.deepcopy(BARE), injection(edits=edits, **more))
 
 
-@pytest.mark.parametrize("known", [{"type": "b"}, {"major": 7}, {"minor": 7}, {"type": "b", "major": 7}, {}])
-def test_numbers_that_are_not_whole_are_the_hosts(known: dict[str, Any]) -> None:
+@pytest.mark.parametrize("names", [(), *itertools.combinations(KNOWN, 1), *itertools.combinations(KNOWN, 2)])
+def test_numbers_that_are_not_whole_are_the_hosts(names: tuple[str, ...]) -> None:
     """Type, major and minor are one device's: never two of them of one, and the third of another."""
+    known = {name: KNOWN[name] for name in names}
     nodes = edited({"deviceNodes": [{"path": "/dev/x", "hostPath": "/dev/nvidia0", **known}]})["linux"][
         "devices"
     ]
@@ -43,6 +48,7 @@ MOUNTS: list[tuple[dict[str, Any], str, list[str]]] = [  # as CDI has it -> type
     ({"options": ["ro"]}, "bind", ["ro", "rbind"]),
     ({"options": ["bind", "rw"]}, "bind", ["bind", "rw"]),
     ({"options": ["rbind"], "type": "bind"}, "bind", ["rbind"]),
+    ({"options": ["ro"], "type": "bind"}, "bind", ["ro", "rbind"]),
     ({"options": ["size=1m"], "type": "tmpfs"}, "tmpfs", ["size=1m"]),
 ]
 
@@ -55,6 +61,16 @@ def test_a_mount_is_bound_unless_it_is_of_another_type(
     mounts = edited({"mounts": [{"hostPath": "/h", "containerPath": "/c", **said}]})["mounts"]
     found = [mount for mount in mounts if mount["destination"] == "/c"]
     assert found == [{"destination": "/c", "source": "/h", "type": kind, "options": options}]
+
+
+def test_a_variable_of_the_cdi_spec_stands_alone() -> None:
+    """In the place of the image's own, whatever is in its value."""
+    made = document()
+    made["containerEdits"]["env"] = ["A=x=y", "B="]
+    edits = cdi.edits([cdi.parse(made, "x")], cdi.GPU_KIND, ["1"])
+    before = {"process": {"env": ["A=1", "A=2=3", "B=4", "C=5"]}}
+    env = spec.edit(before, injection(edits=edits))["process"]["env"]
+    assert [entry for entry in env if entry[:2] in ("A=", "B=", "C=")] == ["C=5", "A=x=y", "B="]
 
 
 HOOKS: list[tuple[dict[str, Any], dict[str, Any]]] = [

@@ -80,3 +80,22 @@ def test_displaced_files_lie_in_our_folder() -> None:
     assert sources["/usr/bin/nvidia-smi"] == "/usr/bin/nvidia-smi"
     assert "LD_LIBRARY_PATH=/opt/lib:/.gpuportion/lib" in edited["process"]["env"]
     assert [hook["args"][1] for hook in edited["hooks"]["createContainer"]] == ["update-ldcache"]
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ([], "/.gpuportion/lib"),
+        (["LD_LIBRARY_PATH="], "/.gpuportion/lib"),
+        (["LD_LIBRARY_PATH=/a:/b=c"], "/a:/b=c:/.gpuportion/lib"),
+    ],
+)
+def test_our_folder_is_the_last_place_of_the_loader(env: list[str], expected: str) -> None:
+    """Behind the image's own, whatever they are called; never behind an empty one, the working directory. Where all
+    files have their place, the variable is left as it is."""
+    made = injection(displaced=frozenset({TARGET}))
+    after = spec.edit({"process": {"env": env}}, made)["process"]["env"]
+    found = [entry for entry in after if entry.startswith("LD_LIBRARY_PATH=")]
+    assert found == [f"LD_LIBRARY_PATH={expected}"]
+    again = spec.edit({"process": {"env": env}}, injection())["process"]["env"]
+    assert [entry for entry in again if entry.startswith("LD_LIBRARY_PATH=")] == env
