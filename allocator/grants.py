@@ -23,8 +23,9 @@ from gpuportion.allocator.devices import Holding, Share, uuid_bytes
 from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import Event, State, World, verdict
+from gpuportion.allocator.notes import Notes
 from gpuportion.allocator.processes import Process
-from gpuportion.allocator.rebuild import Found
+from gpuportion.allocator.rebuild import Found, as_grant
 from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import FullStoreError, Grant, Store
 from gpuportion.allocator.tally import Tally
@@ -34,8 +35,6 @@ log: Final = logging.getLogger("gpuportiond")
 
 CONTAINER: Final = "container"
 PROCESS: Final = "process"
-
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 RETRY: Final = 1.0
 """Seconds until pages that could not be removed are tried again."""
@@ -82,20 +81,21 @@ class Grants:
         self._on_instance = on_instance
         self._hints = hints
         self._folder = f"{run_dir}/grants"
+        self._notes = Notes(f"{run_dir}/notes")
         self._timeout = reservation_timeout
         self._boot = processes.boot_id()
 
     def live(self) -> list[Grant]:
         return self._store.live()
 
-    def holdings(self, but: Grant | None = None) -> list[Holding]:
-        """What counts on each GPU, of all grants `but` one."""
-        live = [grant for grant in self._store.live() if but is None or grant.token != but.token]
     @property
     def tally(self) -> Tally:
         """What they come to."""
         return self._store.tally
 
+    def holdings(self, but: Grant | None = None) -> list[Holding]:
+        """What counts on each GPU, of all grants `but` one."""
+        live = [grant for grant in self._store.live() if but is None or grant.token != but.token]
         return [Holding(grant.label, share) for grant in live for share in grant.shares]
 
     def folder(self, grant: Grant) -> str:
@@ -175,6 +175,7 @@ class Grants:
         if processes.has_exited(pidfd):
             raise GpuportionError("GP304", why=f"process {pid} ended meanwhile")
         grant = self._store.apply(grant, Event.CONFIRMED, holder=holder, cgroups=folders)
+        self._notes.write(grant)
         here("confirmed")
         self._hints.watch(token, os.dup(pidfd))
         return grant
@@ -201,7 +202,9 @@ class Grants:
         grant = self._store.apply(grant, Event.RESIZED, shares=larger)
         self._write_limits(grant, shares)
         asked = {**grant.request, "fraction": None, "memory": [share.limit for share in shares]}
-        return self._store.apply(grant, Event.RESIZED, shares=shares, request=asked)
+        grant = self._store.apply(grant, Event.RESIZED, shares=shares, request=asked)
+        self._notes.write(grant)
+        return grant
 
     def _write_limits(self, grant: Grant, shares: Sequence[Share]) -> None:
         for share in shares:
@@ -301,6 +304,7 @@ class Grants:
             self._remove_more(grant.token)
             pages.remove(self.folder(grant))
             here("pages-removed")
+            self._notes.remove(grant.token)
             self._store.forget(grant)
         except OSError as problem:
             log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
@@ -315,6 +319,7 @@ class Grants:
         os.makedirs(self._folder, mode=0o711, exist_ok=True)
         os.chmod(self._folder, 0o711)  # a caller of exec reaches its own folder, and nobody lists them
         here("recovering")
+        self._restore()
         rows = {grant.token: grant for grant in self._store}
         for grant in rows.values():
             self._watch_again(grant)
@@ -334,6 +339,13 @@ class Grants:
         for token in plan.mend:
             self._mend_limits(rows[token])
 
+    def _restore(self) -> None:
+        """What the store has lost and the notes have: as it was, whether or not anybody lives with it."""
+        for grant in self._notes.lost([grant.token for grant in self._store], self._boot):
+            log.warning("found again %s %s, by its note", grant.token[:8], grant.label)
+            self._store.add(grant)
+        self._notes.complete(grant for grant in self._store if grant.state is State.ACTIVE)
+
     def _mend_limits(self, grant: Grant) -> None:
         """Of a grant that was being resized when the daemon ended, the page may say something else than the row."""
         if grant.mig:
@@ -345,26 +357,9 @@ class Grants:
 
     def _adopt(self, found: Found) -> str:
         """The row is lost, but not who lives by it: a store that was broken, or taken away."""
-        born = found.holder.start / TICKS if found.holder else now()
+        kind = PROCESS if found.is_process else CONTAINER
+        grant = self._store.add(as_grant(found, kind, self._boot, now()))
         shares = tuple(f"{share.limit >> 20} MiB of GPU {share.index}" for share in found.shares)
-        grant = self._store.add(
-            Grant(
-                token=found.token,
-                boot=self._boot,
-                kind=PROCESS if found.is_process else CONTAINER,
-                root="",
-                id=found.id,
-                uid=found.uid,
-                shares=found.shares,
-                created=born,
-                deadline=born,
-                name=found.name,
-                user=str(found.uid) if found.is_process else "",
-                holder=found.holder,
-                cgroups=found.cgroups,
-                state=State.ACTIVE,
-            )
-        )
         log.warning("found again %s %s: %s", grant.token[:8], grant.label, " + ".join(shares))
         self._watch_again(grant)
         self._look_again(grant)

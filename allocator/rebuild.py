@@ -1,13 +1,13 @@
-"""Grants whose rows are lost, found again: by their policy pages, and by who lives with them.
+"""Grants whose rows are lost, and that have no note (notes.py): found again by who lives with their pages.
 
 A container that runs has its policy page mounted, which the kernel tells of every process (mountinfo); a process that
 `gpuportion exec` gave a portion has our library mapped by a path of its own; and who accounts in a ledger holds a
 lock on it. Whoever is found so has an active grant, as large as its page says. Pages with which nobody lives were a
 reservation's, or their container has ended.
 
-What only the store knew is lost: whose a container is (user, as an annotation said), what it asked for, and the id
-where its cgroup is not called by it. It changes rows of `ps` and totals of users, never a limit. Knows nothing of the
-store; makes no change."""
+What row and note alone knew is lost: whose a container is (user, as an annotation said), what it asked for, and the
+id where its cgroup is not called by it. It changes rows of `ps` and totals of users, never a limit. Knows nothing of
+the store; makes no change."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from typing import Final
 
 from gpuportion.allocator import cgroups, mountinfo, pages, processes
 from gpuportion.allocator.devices import Share
+from gpuportion.allocator.grant import Grant
+from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.processes import Process
 
 log: Final = logging.getLogger("gpuportiond")
 
+TICKS: Final = os.sysconf("SC_CLK_TCK")
 ID: Final = re.compile(r"[0-9a-f]{64}")
 """How engines call containers, somewhere in the name of their cgroup."""
 
@@ -41,6 +44,27 @@ class Found:
     shares: tuple[Share, ...]
     holder: Process | None
     cgroups: tuple[str, ...]
+
+
+def as_grant(found: Found, kind: str, boot: str, now: float) -> Grant:
+    """The active grant of boot `boot` that it is; as old as who lives with it."""
+    born = found.holder.start / TICKS if found.holder else now
+    return Grant(
+        token=found.token,
+        boot=boot,
+        kind=kind,
+        root="",
+        id=found.id,
+        uid=found.uid,
+        shares=found.shares,
+        created=born,
+        deadline=born,
+        name=found.name,
+        user=str(found.uid) if found.is_process else "",
+        holder=found.holder,
+        cgroups=found.cgroups,
+        state=State.ACTIVE,
+    )
 
 
 def find(folder: str, private: str, tokens: Collection[str], index: Mapping[str, int]) -> list[Found]:

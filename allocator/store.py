@@ -17,7 +17,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from gpuportion.allocator.devices import Share
@@ -27,7 +27,16 @@ from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.allocator.processes import Process
 from gpuportion.allocator.tally import Tally
 
-__all__ = ["BrokenStoreError", "FullStoreError", "Grant", "StaleError", "Store", "move_aside"]
+__all__ = [
+    "BrokenStoreError",
+    "FullStoreError",
+    "Grant",
+    "StaleError",
+    "Store",
+    "grant_of",
+    "move_aside",
+    "row_of",
+]
 
 VERSION: Final = 1
 
@@ -82,7 +91,13 @@ def _detail(grant: Grant) -> str:
     return ENCODE({name: getattr(grant, name) for name in DETAIL})
 
 
-def _grant(row: tuple[Any, ...]) -> Grant:
+def row_of(grant: Grant) -> tuple[Any, ...]:
+    """As JSON can have it, and `grant_of` takes it."""
+    return (grant.generation, grant.token, grant.state.value, grant.boot, grant.deadline, _detail(grant))
+
+
+def grant_of(row: Sequence[Any]) -> Grant:
+    """The grant of a row. ValueError, TypeError or AttributeError: it is none."""
     generation, token, state, boot, deadline, detail = row
     values = {name: RECORDS.get(name, lambda same: same)(value) for name, value in json.loads(detail).items()}
     return Grant(
@@ -102,7 +117,7 @@ class Store:
             found = self._db.execute(
                 'SELECT generation, token, state, boot, deadline, detail FROM "grant" ORDER BY generation'
             )
-            self._rows = {grant.token: grant for grant in map(_grant, found)}
+            self._rows = {grant.token: grant for grant in map(grant_of, found)}
             self.tally = Tally(self._rows.values())
         except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as problem:
             self._db.close()

@@ -1,0 +1,86 @@
+"""What the store says of each active grant, once more, in a file of its own: for the day when the store is lost.
+
+    <run dir>/notes/<token>      0600, in a folder of 0700; whole or not there
+
+Written when a grant is confirmed or changed, removed before its row is. So a note without a row tells that rows were
+lost, and not that a grant has ended. It is for what nobody else can tell: whose a grant is, what was asked for, its MIG
+instance. A note that can't be written costs nobody the grant. Knows nothing of who lives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from gpuportion.allocator.grant import Grant
+from gpuportion.allocator.store import grant_of, row_of
+
+log: Final = logging.getLogger("gpuportiond")
+
+
+class Notes:
+    """One process, one thread."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+
+    def write(self, grant: Grant) -> None:
+        path = f"{self._folder}/{grant.token}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(f"{path}.new", flags, 0o600)
+            try:
+                os.write(fd, json.dumps(row_of(grant)).encode())
+            finally:
+                os.close(fd)
+            os.replace(f"{path}.new", path)
+        except OSError as problem:
+            log.warning(
+                "%s is in the store alone: %s can't be written: %s", grant.token[:8], path, problem.strerror
+            )
+
+    def remove(self, token: str) -> None:
+        """OSError: it is still there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._folder}/{token}")
+
+    def lost(self, known: Collection[str], boot: str) -> list[Grant]:
+        """The grants of this boot whose tokens are not `known`. What else lies there, or can't be read, is removed."""
+        found = []
+        for name in sorted(self._names() - set(known)):
+            grant = self._read(name)
+            if grant is not None and grant.token == name and grant.boot == boot:
+                found.append(grant)
+            else:
+                self.remove(name)
+        return found
+
+    def complete(self, grants: Iterable[Grant]) -> None:
+        """Write those that are not there: of a daemon that knew no notes, or had no room for them."""
+        there = self._names()
+        for grant in grants:
+            if grant.token not in there:
+                self.write(grant)
+
+    def _names(self) -> set[str]:
+        """Tokens, and what a killed daemon has left half written."""
+        try:
+            return set(os.listdir(self._folder))
+        except FileNotFoundError:
+            return set()
+
+    def _read(self, token: str) -> Grant | None:
+        try:
+            fd = os.open(f"{self._folder}/{token}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with open(fd) as file:
+                return grant_of(json.load(file))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
+            log.warning("the note of %s can't be read: %s", token[:8], problem)
+            return None
