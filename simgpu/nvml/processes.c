@@ -79,7 +79,7 @@ static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) 
     *count = n;
     int result = n > room ? NVML_INSUFFICIENT_SIZE : n && !out ? NVML_INVALID_ARGUMENT : NVML_SUCCESS;
     for (unsigned i = 0; i < n && !result; i++)
-        memcpy((char *)out + i * size, &all[i], size);
+        memcpy((char *)out + i * size, &all[i], size < sizeof *all ? size : sizeof *all);
     free(all);
     return result;
 }
@@ -131,4 +131,29 @@ API(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlDevice_t device, unsigned *c
 API(nvmlDeviceGetMPSComputeRunningProcesses, nvmlDevice_t device, unsigned *count,
     UNUSED struct process_v1 *out) {
     return none(device, count);
+}
+
+// ------- by mode, in one structure
+
+enum { COMPUTE, GRAPHICS, MPS, MODES };
+
+struct detail {
+    struct process process;
+    unsigned long long protected_memory;
+};
+
+struct details {
+    unsigned version, mode, count;
+    struct detail *detail;
+};
+
+API(nvmlDeviceGetRunningProcessDetailList, nvmlDevice_t device, struct details *list) {
+    ENTER();
+    NEED(list && list->mode < MODES);
+    if (list->version != (sizeof *list | 1u << 24))
+        return NVML_VERSION_MISMATCH;
+    if (list->detail)
+        memset(list->detail, 0, list->count * sizeof *list->detail);
+    return list->mode == COMPUTE ? report(device, &list->count, list->detail, sizeof *list->detail)
+                                 : none(device, &list->count);
 }

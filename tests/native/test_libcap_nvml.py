@@ -20,6 +20,8 @@ from tests.support import native
 
 LIMIT = 2000 * MIB
 CONTEXT = 224 * MIB
+DETAIL_LIST = 1 << 24 | 24
+"""nvmlProcessDetailList_v1: version and size of the structure."""
 
 SCRIPT = """
 import ctypes, json, sys
@@ -106,6 +108,23 @@ def test_only_the_grants_processes_are_listed(grant: Grant, clients: tuple[Clien
     for version in ("", "_v2", "_v3"):
         assert seen["Compute" + version] == [[7, 2, []], [7, 2, []], [0, 2, listed]]
         assert seen["Graphics" + version] == seen["MPSCompute" + version] == [[0, 0, []]] * 3
+
+
+def test_only_the_grants_processes_are_listed_in_detail(
+    driver: Simulated, grant: Grant, clients: tuple[Client, Client, Client]
+) -> None:
+    """By mode: all three are compute processes, two of them ours."""
+    pids = [client.process.pid for client in clients]
+    held = [CONTEXT + size * MIB for size in (300, 100, 500)]
+    listed = (
+        "sorted([p.pid, p.usedGpuMemory] for p in n.nvmlDeviceGetRunningProcessDetailList(device(), {}, {}))"
+    )
+    with Nvml(driver.sim) as real, Nvml(driver.sim, env=grant.preload()) as nvml:
+        for nv, shown in ((real, 3), (nvml, 2)):
+            told = [list(one) for one in zip(pids[:shown], held[:shown], strict=True)]
+            for mode, expected in enumerate((sorted(told), [], [])):
+                assert nv.ask(listed.format(DETAIL_LIST, mode)) == expected, mode
+        assert nvml.refusal(listed.format(7, 0)) == real.refusal(listed.format(7, 0))
 
 
 ROOM = """(lambda count, room: [lib.nvmlDeviceGet{what}(device(), {arguments}), count.value])(
