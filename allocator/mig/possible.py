@@ -11,7 +11,7 @@ from gpuportion.allocator.mig.instances import MigGpu
 from gpuportion.allocator.mig.profiles import Profile
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
-from gpuportion.sizes import MIB, both, parse
+from gpuportion.sizes import both, parse
 
 
 def possible(gpus: Sequence[MigGpu], want: Request) -> list[MigGpu]:
@@ -92,9 +92,7 @@ def _asked(want: Request) -> str:
 
 
 def written(size: int) -> str:
-    """An amount as it may have been written: `16G` where that is this many bytes, else `15258Mi`."""
-    for unit, length in (("G", 10**9), ("Gi", 1 << 30), ("M", 10**6)):
-        text = f"{-(-size // length)}{unit}"
-        if parse(text) == size:
-            return text
-    return f"{size // MIB}Mi"
+    """An amount as it may have been written: `16G` or `16Gi` where that is this many bytes, else `1500M`."""
+    units = (("G", 10**9), ("Gi", 1 << 30), ("M", 10**6))
+    texts = (f"{-(-size // length)}{unit}" for unit, length in units)
+    return next(text for text in texts if parse(text) == size)
