@@ -5,16 +5,12 @@ The planner has looked everywhere before it makes one; nothing is chosen here.""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from gpuportion.allocator.mig.instances import Instance, Occupancy
 from gpuportion.allocator.mig.profiles import Profile
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
 from gpuportion.sizes import both
-
-NAMED: Final = 8
-"""Instances that a message names before it says `and 3 more`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +99,8 @@ def _with_room(one: Occupancy) -> list[Profile]:
 def _holders(one: Occupancy) -> str:
     held = [each for each in one.instances if not each.evictable]
     names = [f"{each.holder or _anonymous(each)} {_profile(one, each)}" for each in held]
-    listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     where = f"GPU {one.gpu.index}"
-    return f"In use on {where}: {listed}." if names else f"Nothing is in use on {where}."
+    return f"In use on {where}: {', '.join(names)}." if names else f"Nothing is in use on {where}."
 
 
 def _anonymous(each: Instance) -> str:
