@@ -172,10 +172,12 @@ static CUresult free_async(CUdeviceptr dptr, CUstream stream, CUresult (*driver_
     struct gp_freed freed;
     gp_free_begins(&freed, dptr);
     CUresult rc = driver_frees(dptr, stream);
-    /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there.
-     */
-    if (!rc && gp_free_is_plain(&freed))
+    /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there,
+     * where pools shrink. */
+    if (!rc && gp_free_is_plain(&freed)) {
         driver_synchronizes(stream);
+        gp_pools_refresh();
+    }
     gp_free_ends(&freed, rc);
     return rc;
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuportion.allocator import pages
 from tests.native import capped
 from tests.simgpu.driver import MIB, OUT, OUT_OF_MEMORY, SUCCESS, Driver
 
@@ -43,3 +44,13 @@ def test_what_turns_out_too_large_is_undone_and_leaves_no_address(
             assert cuda.call(str(call[0]), *call[1:]) == (OUT_OF_MEMORY, 0)
         assert cuda.info() == (limit, limit)
         assert cuda.call("cuMemAlloc_v2", OUT, limit)[0] == SUCCESS
+
+
+def test_what_pools_give_up_when_a_plain_block_is_freed_in_a_stream_is_free(tmp_path: Path) -> None:
+    """The stream is waited for then, and what pools keep beyond their threshold goes."""
+    with client(tmp_path, 200 * MIB) as cuda:
+        plain = cuda.alloc(10 * MIB)
+        cuda.do("cuMemFreeAsync", cuda.do("cuMemAllocAsync", OUT, 50 * MIB, 0), 0)
+        cuda.do("cuMemFreeAsync", plain, 0)
+        assert pages.read_ledger(str(tmp_path / "grant" / "ledger")).gpus[0].used == 0
+        assert cuda.info() == (200 * MIB, 200 * MIB)
