@@ -12,7 +12,7 @@ from tests.simgpu.driver import MIB, OUT, OUT_OF_MEMORY, SUCCESS, Driver
 
 
 def client(folder: Path, limit: int, **costs: int) -> Driver:
-    driver = capped.simulate(folder, "a100-80gb", None, context=0, **costs)
+    driver = capped.simulate(folder, "a100-80gb", None, None, context=0, **costs)
     return Driver(driver.grant(limit).preload()).open()
 
 
