@@ -49,6 +49,7 @@ class Placement:
 
 
 Cost = tuple[int, int, int, int]
+NO_COST: Final[Cost] = (0, 0, 0, 0)
 Slot = Callable[[Gpu, int], "Cost | None"]
 
 
@@ -185,7 +186,7 @@ def _sum(costs: Sequence[Cost]) -> Cost:
 
 def _cheapest(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | None:
     """best[k] is the cheapest way to have served the first k shares from the GPUs seen so far."""
-    best: list[tuple[Cost, tuple[Gpu, ...]] | None] = [((0, 0, 0, 0), ()), *[None] * count]
+    best: list[tuple[Cost, tuple[Gpu, ...]] | None] = [(NO_COST, ()), *[None] * count]
     for gpu in gpus:
         for k in reversed(range(count)):
             before, price = best[k], cost(gpu, k)

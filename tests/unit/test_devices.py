@@ -6,7 +6,17 @@ from decimal import Decimal
 
 import pytest
 
-from gpuportion.allocator.devices import Gpu, Holding, Share, free, matches, uuid_bytes
+from gpuportion.allocator.devices import (
+    NOTHING,
+    Gpu,
+    Held,
+    Holding,
+    Load,
+    Share,
+    free,
+    matches,
+    uuid_bytes,
+)
 from gpuportion.sizes import MIB
 
 
@@ -42,6 +52,18 @@ def test_more_is_promised_in_whole_mebibytes() -> None:
     assert (gpu.grantable, gpu.promised) == (3 * MIB, 4 * MIB)
     assert free(gpu, []) == 3 * MIB
     assert free(gpu, [Holding("c", Share("GPU-0", 0, 2 * MIB))]) == 2 * MIB
+
+
+def test_what_is_granted_is_added_up_and_taken_off() -> None:
+    """Bytes, shares, and those that have the GPU to themselves; after the last one nothing is left."""
+    part, whole = Share("GPU-0", 0, 3 * MIB), Share("GPU-0", 0, 5 * MIB, exclusive=True)
+    both = NOTHING.changed(part, 1).changed(whole, 1)
+    assert both == Load(taken=8 * MIB, shares=2, alone=1)
+    assert both.changed(part, -1) == Load(5 * MIB, 1, 1) and both.changed(whole, -1) == Load(3 * MIB, 1, 0)
+    assert both.changed(whole, -1).changed(part, -1) == NOTHING
+    holdings = [Holding("a", part), Holding("b", Share("GPU-1", 1, MIB)), Holding("c", whole)]
+    held = Held.of(holdings)
+    assert held.loads == {"GPU-0": both, "GPU-1": Load(MIB, 1)} and list(held.each()) == holdings
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,71 @@ def test_an_exclusive_fraction_is_alone_on_its_gpu() -> None:
     assert isinstance(found, Placement)
     limit = NODE[0].grantable // 2 // MIB * MIB
     assert found.shares == (Share("GPU-0", 0, limit, exclusive=True),)
+
+
+UNEVEN = [gpu(2, 12 << 30), gpu(0, 8 << 30), gpu(1, 16 << 30)]
+"""In no order; 764 MiB of each can't be granted."""
+TAKEN = [
+    Holding("a", Share("GPU-1", 1, 1 << 30)),
+    Holding("b", Share("GPU-1", 1, 3 << 30)),
+    Holding("c", Share("GPU-0", 0, 1 << 30)),
+]
+
+
+def test_a_refusal_has_the_numbers_of_the_gpu_with_the_most_room() -> None:
+    """Of two with as much the first; its grants, the largest first; an amount that all wanted GPUs would have."""
+    want = Request(memory=(11_000 * MIB,) * 3, count=3)
+    assert plan(UNEVEN, TAKEN, want) == Refusal(
+        want,
+        best=UNEVEN[2],
+        best_free=11_524 * MIB,
+        fitting=2,
+        eligible=3,
+        holdings=(TAKEN[1], TAKEN[0]),
+        suggested="6G",
+    )
+
+
+def test_a_refusal_of_whole_gpus_suggests_a_part_of_one() -> None:
+    """Only a GPU that nobody has would do; a portion beside others may be what was meant."""
+    everywhere = [*TAKEN, Holding("d", Share("GPU-2", 2, 2 << 30))]
+    refused = plan(UNEVEN, everywhere, Request(count=2))
+    assert isinstance(refused, Refusal)
+    assert (refused.alone, refused.fitting, refused.suggested) == (True, 0, "9G")
+    shared_with_nobody = plan(UNEVEN, everywhere, Request(memory=(4 << 30,)), Rules(EXCLUSIVE))
+    assert isinstance(shared_with_nobody, Refusal)
+    assert (shared_with_nobody.alone, shared_with_nobody.suggested) == (True, "")
+
+
+@pytest.mark.parametrize(("minimum", "suggested"), [(MINIMUM, "2G"), (2 << 30, "")])
+def test_nothing_below_the_administrators_minimum_is_suggested(minimum: int, suggested: str) -> None:
+    """It would be refused in its turn."""
+    small = gpu(0, 764 * MIB + (4 << 30))
+    refused = plan(
+        [small],
+        [Holding("a", Share("GPU-0", 0, 2 << 30))],
+        Request(memory=(3 << 30,)),
+        Rules(minimum=minimum),
+    )
+    assert isinstance(refused, Refusal) and refused.suggested == suggested
+
+
+@pytest.mark.parametrize(
+    ("select", "count", "trouble", "taken", "elsewhere"),
+    [
+        (("0",), 1, "", 0, True),
+        (("0",), 1, "", 12 << 30, False),
+        (("0", "1"), 2, "", 0, True),
+        (("0", "1"), 2, "it is lost", 0, False),
+        ((), 3, "", 0, False),
+    ],
+)
+def test_another_gpu_is_suggested_where_the_choice_alone_stands_in_the_way(
+    select: tuple[str, ...], count: int, trouble: str, taken: int, elsewhere: bool
+) -> None:
+    """Healthy, with room, and as many as are wanted."""
+    node = [gpu(0, 16 << 30), gpu(1, 16 << 30), gpu(2, 16 << 30, trouble=trouble)]
+    holdings = [Holding("a", Share("GPU-0", 0, 12 << 30))]
+    holdings += [Holding("b", Share(one.uuid, one.index, taken)) for one in node[1:] if taken]
+    refused = plan(node, holdings, Request(memory=(8 << 30,) * count, count=count, select=select))
+    assert isinstance(refused, Refusal) and refused.elsewhere is elsewhere
