@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support import bundle, engines
-from tests.support.daemon import Daemon
+from tests.native.debian import UnavailableError
+from tests.support import bundle, criu
+from tests.support.daemon import Daemon, Sleeper
 from tests.support.oci import Oci
 
 pytestmark = pytest.mark.containers
@@ -38,41 +41,78 @@ def test_a_restore_that_fails_holds_nothing(oci: Oci) -> None:
     oci.daemon.until(lambda: not oci.daemon.ps() and not oci.daemon.folders())
 
 
-def test_a_checkpointed_container_gives_its_grant_back_and_a_restored_one_has_one(oci: Oci) -> None:
-    """The first process is the same, its grant is another."""
-    if reason := without_criu(oci):
-        pytest.skip(reason)
-    images = oci.folder / "images"
+@pytest.fixture
+def checkpoints(oci: Oci) -> Oci:
+    """One that can: it finds a criu that runs here, and the container has nothing of the test's open."""
+    try:
+        oci.path = f"{criu.folder()}:{oci.path}"
+    except UnavailableError as why:
+        pytest.skip(f"needs a criu that runs on this kernel: {why}")
+    oci.options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    oci.write(request="")
+    oci.bare("create", oci.id, **oci.options)
+    oci.bare("start", oci.id)
+    done = oci.bare("checkpoint", "--image-path", str(oci.folder / "alone"), oci.id)
+    oci.bare("delete", "--force", oci.id)
+    if done.returncode != 0:
+        pytest.skip(f"needs a {oci.name} that checkpoints: {done.stderr.decode()[-200:]}")
+    return oci
+
+
+def checkpointed(oci: Oci, *flags: str) -> tuple[dict[str, Any], list[str]]:
+    """What its grant was, and the words of its restore; config.json is as it was before our edit."""
+    images = ["--image-path", str(oci.folder / "images")]
     oci.write()
     config = oci.bundle.config.read_bytes()
     oci.start()
     (before,) = oci.daemon.ps()
-    done = oci.call("checkpoint", "--image-path", str(images), oci.id)
+    done = oci.call("checkpoint", *images, *flags, oci.id)
     assert done.returncode == 0, oci.said()
+    oci.bundle.config.write_bytes(config)
+    return before, ["restore", *images, "--detach", oci.id]
+
+
+def test_a_checkpointed_container_gives_its_grant_back_and_a_restored_one_has_one(checkpoints: Oci) -> None:
+    """The first process is the same, its grant is another."""
+    oci = checkpoints
+    before, restore = checkpointed(oci)
     oci.daemon.until(lambda: not oci.daemon.ps())
     oci.delete()
-    oci.bundle.config.write_bytes(config)
-    done = oci.call("restore", "--image-path", str(images), "--detach", oci.id)
+    done = oci.call(*restore)
+    if oci.name == "crun":
+        assert done.returncode != 0 and "GP302" in oci.said() and not oci.daemon.ps()
+        return
     assert done.returncode == 0, oci.said()
     (after,) = oci.daemon.ps()
     assert after["pids"] == [oci.pid()] and after["token"] != before["token"]
 
 
-def without_criu(oci: Oci) -> str | None:
-    """Why this runtime can checkpoint nothing here, even without us; None: it can."""
-    if reason := engines.missing("criu"):
-        return reason
-    said = subprocess.run(["criu", "check"], capture_output=True, text=True, check=False)
-    if said.returncode != 0:
-        return f"needs a criu that runs on this kernel: {said.stderr.strip().splitlines()[-1]}"
-    images = str(oci.folder / "alone")
-    oci.write(request="")
-    oci.bare("create", oci.id)
-    oci.bare("start", oci.id)
-    done = oci.bare("checkpoint", "--image-path", images, oci.id)
-    oci.bare("delete", "--force", oci.id)
-    return (
-        None
-        if done.returncode == 0
-        else f"needs a {oci.name} that checkpoints: {done.stderr.decode()[-200:]}"
-    )
+def test_a_checkpoint_that_stops_nothing_changes_nothing(checkpoints: Oci) -> None:
+    """Its grant stays, and is given back when it ends."""
+    before, _ = checkpointed(checkpoints, "--leave-running")
+    (after,) = checkpoints.daemon.ps()
+    assert (after["token"], after["pids"]) == (before["token"], before["pids"])
+
+
+@contextlib.contextmanager
+def taken(daemon: Daemon) -> Iterator[None]:
+    """Another has the whole GPU."""
+    with Sleeper() as other:
+        daemon.confirm(daemon.create("GPU_COUNT=1", id="other").token, other)
+        yield
+    daemon.until(lambda: not daemon.ps())
+
+
+def test_a_restore_fails_where_nothing_is_left_to_grant(checkpoints: Oci) -> None:
+    """Another has the room meanwhile: a refusal, and no process of the checkpoint runs."""
+    oci = checkpoints
+    _, restore = checkpointed(oci)
+    oci.daemon.until(lambda: not oci.daemon.ps())
+    oci.delete()
+    if oci.name == "crun":
+        return
+    with taken(oci.daemon):
+        done = oci.call(*restore)
+        assert done.returncode != 0 and "GP101" in oci.said()
+        assert oci.state() is None and not oci.pids() and len(oci.daemon.ps()) == 1
+    assert oci.call(*restore).returncode == 0, oci.said()

@@ -62,10 +62,17 @@ class Node:
             "gpuportion": paths.package_file("bin/gpuportion-runtime"),
             "gpuportion-spied": str(self.spied),
         }
+        self.programs = folder / "programs"
+        """The engine and what it starts look here first for programs: a test may bring some."""
         self.engine = PrivateDocker(
             str(folder / "docker"),
             runtimes=runtimes,
-            env={"GPUPORTION_RUN_DIR": str(self.run_dir), "GPUPORTION_WAIT_S": "3"},
+            env={
+                "GPUPORTION_RUN_DIR": str(self.run_dir),
+                "GPUPORTION_WAIT_S": "3",
+                "PATH": f"{self.programs}:{os.environ['PATH']}",
+            },
+            settings={"experimental": True},  # docker's checkpoints are
         )
         self.log = folder / "gpuportiond.log"
         self._daemon: subprocess.Popen[bytes] | None = None

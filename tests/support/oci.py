@@ -47,6 +47,9 @@ class Oci:
         self.log = folder / "log.json"
         self.id = f"gpuportion-test-{uuid.uuid4().hex[:12]}"
         self.cgroup = f"/{self.id}"
+        self.path = SYSTEM_PATH
+        self.options: dict[str, Any] = {}
+        """Of subprocess, for each call through the launcher: where a container's output goes, say."""
 
     # config.json
 
@@ -69,7 +72,8 @@ class Oci:
     def call(self, *words: str, runtime: str = "") -> subprocess.CompletedProcess[bytes]:
         """As an engine does it."""
         self.log.unlink(missing_ok=True)
-        return self.bundle.call(self.launcher, *self._flags(), *words, env=self._env(runtime))
+        env = self._env(runtime)
+        return self.bundle.call(self.launcher, *self._flags(), *words, env=env, **self.options)
 
     def spawn(self, *words: str) -> subprocess.Popen[bytes]:
         """A call that the test does not wait for."""
@@ -81,15 +85,15 @@ class Oci:
 
     def _env(self, runtime: str) -> dict[str, str]:
         return {
-            "PATH": SYSTEM_PATH,
+            "PATH": self.path,
             "GPUPORTION_RUNTIME": runtime or self.runtime,
             "GPUPORTION_RUN_DIR": str(self.daemon.run_dir),
             "GPUPORTION_WAIT_S": "5",
         }
 
-    def bare(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+    def bare(self, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Without us."""
-        return self.bundle.call(self.runtime, *words)
+        return self.bundle.call(self.runtime, *words, env={"PATH": self.path}, **options)
 
     def create(self, runtime: str = "") -> subprocess.CompletedProcess[bytes]:
         return self.call("create", self.id, runtime=runtime)
