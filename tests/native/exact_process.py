@@ -31,6 +31,7 @@ ENDS: Final[dict[str, list[Any]]] = {
     "graph": ["cuGraphDestroy"],
     "instance": ["cuGraphExecDestroy"],
     "context": ["cuCtxDestroy_v2"],
+    "green": ["cuGreenCtxDestroy"],
     "opened": ["cuIpcCloseMemHandle"],
     "imported pool": ["cuMemPoolDestroy"],
     "imported block": ["cuMemFreeAsync", 0],
@@ -250,6 +251,12 @@ class Process:
     def context_new(self, gpu: int) -> None:
         answer = self.call("cuCtxCreate_v2", OUT, 0, gpu)
         self.keep("context", answer, gpu, most={gpu: self.context})
+
+    def green(self, gpu: int) -> None:
+        """Of all multiprocessors: a view of the primary context, which it keeps."""
+        assert self.call("cuDeviceGetDevResource", gpu, {"hex": bytes(144).hex()}, 1)[0] == SUCCESS
+        described = self.call("cuDevResourceGenerateDesc", OUT, {"hex": self.after[0]}, 1)
+        self.keep("green", self.call("cuGreenCtxCreate", OUT, described[1], gpu, 1), gpu)
 
     def _ending(self, thing: Thing, late: bool) -> tuple[str, list[int]]:
         call, *more = ENDS[thing.kind]
