@@ -160,6 +160,21 @@ def test_of_the_shared_ones_the_fullest_that_fits() -> None:
     assert placed(gpus, holdings, Request(memory=(4 * GB,))) == [1]
 
 
+def test_a_part_goes_where_it_leaves_the_least() -> None:
+    """What it takes is a part of each GPU's own memory, so the one with more left may be the fuller one after it."""
+    gpus = [gpu(0, total=10 << 30, reserved=0, margin=0), gpu(1, total=20 << 30, reserved=0, margin=0)]
+    holdings = [held(gpus[0], 5 << 30), held(gpus[1], 14 << 30)]
+    assert placed(gpus, holdings, Request(fraction=Decimal("0.3"))) == [1]
+    assert placed(gpus, holdings, Request(fraction=Decimal("0.4"))) == [0]
+
+
+def test_of_many_gpus_that_are_alike_the_shared_ones_serve() -> None:
+    """Wherever they are: the search that is bounded is for GPUs that are linked unlike each other."""
+    gpus = [gpu(index) for index in range(16)]
+    holdings = [held(one, GB) for one in gpus[8:]]
+    assert placed(gpus, holdings, Request(memory=(GB,) * 8, count=8)) == list(range(8, 16))
+
+
 def test_amounts_keep_their_order() -> None:
     """The container's first GPU has the first amount, also where another order would be a better fit."""
     gpus = [gpu(0), gpu(1, total=10 << 30)]

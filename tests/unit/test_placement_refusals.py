@@ -84,6 +84,8 @@ def test_the_numbers_in_a_rule_are_themselves_possible() -> None:
         assert isinstance(found, Placement) and found.shares == (Share("GPU-0", 0, size),)
     held = gpu(0, 16 << 30, unmanaged=GB)
     assert isinstance(plan([held], [], Request(memory=(held.grantable + GB,))), Refusal)
+    crowded = gpu(1, 24 << 30, unmanaged=20 << 30)
+    assert isinstance(plan([one, crowded], [], Request(memory=(20 << 30,))), Refusal)
     small = gpu(0, 764 * MIB + 2 * MINIMUM)
     found = plan([small], [], Request(fraction=Decimal("0.5")))
     assert isinstance(found, Placement) and found.shares[0].limit == MINIMUM
