@@ -52,7 +52,7 @@ test-long: build $(VENV)/.clients $(VENV)/.dev
 
 # The tests of engines on the engines of later Debian suites: 130 MB to download each, unpacked in build/engines.
 ENGINE_SUITES := trixie sid
-ENGINE_TESTS := $(addprefix tests/integration/test_,beside_nvidia.py cri.py docker.py engines.py install.py)
+ENGINE_TESTS := $(addprefix tests/integration/test_,beside_nvidia.py checkpoint.py checkpoint_engines.py cri.py docker.py engines.py install.py)
 test-engines: build $(VENV)/.clients $(VENV)/.dev
 	@tools/prepare containers test
 	set -e; for suite in $(ENGINE_SUITES); do \
