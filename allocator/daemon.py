@@ -152,7 +152,7 @@ def _run(options: argparse.Namespace) -> None:
         on_instance=lambda token: partitions.is_used(token),  # noqa: PLW0108 (they are made below)
     )
     migs = Migs()
-    partitions = _partitions(options, hints, grants, MigNode(roles), migs, workers, rules)
+    partitions = _partitions(options, hints, grants, MigNode(roles), migs, workers, rules, sampler)
     grants.recover()
     partitions.recover()
     _remove_unowned(portions, store)
@@ -215,12 +215,14 @@ def _partitions(
     migs: Migs,
     workers: Workers,
     rules: PolicyInForce,
+    sampler: Sampler,
 ) -> Partitions:
     host = Host(
         boot=processes.boot_id(),
         now=now,
         wake_at=lambda time: hints.at(MIG, time),
         labels=lambda: {grant.token: grant.label for grant in grants.live()},
+        hurry=sampler.hurry,
         max_idle=lambda: rules.policy.mig_max_idle,
         patience=options.mig_timeout,
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpuportion import wire
 from gpuportion.allocator import fields
+from gpuportion.allocator.devices import Gpu
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.peer import Peer
@@ -21,12 +24,18 @@ class MigChanges:
         return wire.Message((yield from self._mig.collect()))
 
     def set_role(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
-        given = yield from self._mig.changes.give(self._view.need_gpus(), _gpus_of_role(message))
+        given = yield from self._mig.changes.give(self._gpus(), _gpus_of_role(message))
         return wire.Message({"gpus": given})
 
     def remove_role(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
-        taken = yield from self._mig.changes.take(self._view.need_gpus(), _gpus_of_role(message))
+        taken = yield from self._mig.changes.take(self._gpus(), _gpus_of_role(message))
         return wire.Message({"gpus": taken})
+
+    def _gpus(self) -> Sequence[Gpu]:
+        try:
+            return self._view.need_gpus()
+        except GpuportionError as refusal:
+            raise GpuportionError("GP112", what="this node's GPUs", why=refusal.values["why"]) from None
 
 
 def _gpus_of_role(message: wire.Message) -> list[str]:

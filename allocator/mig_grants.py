@@ -100,7 +100,16 @@ class MigGrants:
         return {**row, "role": "mig" if has_role else "fraction", **added}
 
     def profiles(self) -> list[dict[str, Any]]:
-        return views.profiles(self._node, self._partitions.instances())
+        against = {gpu.uuid: self._against(gpu) for gpu, _ in self._node.readings()}
+        return views.profiles(self._node, self._partitions.instances(), against)
+
+    def _against(self, gpu: Gpu) -> str:
+        """Why a GPU serves nobody by MIG now, "" if it does."""
+        has_role = self._roles.has_mig_role(gpu.uuid)
+        trouble = gpu.trouble or modes.trouble(gpu.index, has_role, self._node.reading(gpu.uuid))
+        if not has_role:
+            return trouble or modes.FRACTIONS.format(index=gpu.index)
+        return trouble or self._node.stuck.get(gpu.uuid, "")
 
     def instances(self, names: views.Names) -> list[dict[str, Any]]:
         return views.instances(self._node, self._partitions.records(), names, now())

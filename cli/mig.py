@@ -43,6 +43,8 @@ def profiles(as_json: bool) -> None:
         print_json(answer)
     else:
         print(table.render(PROFILES, profile_lines(answer["gpus"]), NUMBERS))
+        for note in profile_notes(answer["gpus"]):
+            print(note)
 
 
 def instances(as_json: bool) -> None:
@@ -73,6 +75,13 @@ def profile_lines(gpus: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
         here = {"GPU": str(gpu["index"]), "MODEL": table.printable(str(gpu["model"]))}
         found += [{**here, **_of_profile(profile)} for profile in gpu["profiles"] or [{}]]
     return found
+
+
+def profile_notes(gpus: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why a GPU has room for nothing at all."""
+    return [
+        f"GPU {gpu['index']} has no room: {table.printable(gpu['note'])}" for gpu in gpus if gpu.get("note")
+    ]
 
 
 def _of_profile(profile: Mapping[str, Any]) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from gpuportion import client, sizes
+from gpuportion import client, paths, sizes
 from gpuportion.cli import table
 from gpuportion.cli.command import Plain, add_json, print_json
 from gpuportion.errors import GpuportionError
@@ -17,6 +18,8 @@ SIZES: Final = ("TOTAL", "RESERVED", "GRANTED", "FREE", "USED")
 WAIT: Final = 10.0
 SWITCHING: Final = 60.0
 """Seconds; an older board is reset when its MIG mode is switched, and idle instances go one by one."""
+AFTER: Final = "after a reset"
+"""In what the daemon says of a MIG mode that is another then."""
 
 ROLE_ACTIONS: Final = {  # action -> (operation of the daemon, help)
     "set-role": ("set-role", "let GPUs serve by MIG instances, made on demand, and not by fractions"),
@@ -37,11 +40,16 @@ class Node(Plain):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         add_json(parser)
-        actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=False)
+        actions = parser.add_subparsers(
+            title="actions", dest="action", metavar="ACTION", required=False, prog=parser.prog
+        )
         show = actions.add_parser("show", help="list them; so does no action", allow_abbrev=False)
         _add_json_again(show)
         for name, (_, help) in ROLE_ACTIONS.items():
-            _add_role(actions.add_parser(name, help=help, description=f"{help}.", allow_abbrev=False))
+            usage = f"{parser.prog} {name} [-h] [--json] --mig-enabled [NODE] [--gpu GPU ...]"
+            _add_role(
+                actions.add_parser(name, usage=usage, help=help, description=f"{help}.", allow_abbrev=False)
+            )
 
     def run(self, args: argparse.Namespace) -> int:
         if args.action in ROLE_ACTIONS:
@@ -84,7 +92,7 @@ def _change(args: argparse.Namespace) -> int:
         print_json(answer)
     else:
         for gpu in answer["gpus"]:
-            print(told(gpu))
+            print(told(gpu, reset=simulated_reset(gpu) if AFTER in gpu["mig"] else ""))
     return 0
 
 
@@ -96,11 +104,27 @@ def refuse_other_host(name: str | None, here: str) -> None:
         raise GpuportionError("GP112", what=f"GPUs of {name}", why=why)
 
 
-def told(gpu: dict[str, Any]) -> str:
-    """`GPU 0 (NVIDIA A100-SXM4-40GB) has the role mig; MIG mode is on`, and what has to be done, where it is not."""
-    note = f"; {gpu['note']}" if gpu.get("note") else ""
-    model = table.printable(str(gpu["model"]))
-    return f"GPU {gpu['index']} ({model}) has the role {gpu['role']}; MIG mode is {gpu['mig']}{note}"
+def told(gpu: Mapping[str, Any], reset: str = "") -> str:
+    """`GPU 0 (NVIDIA A100-SXM4-40GB) has the role mig; MIG mode is on`, and what has to be done, where it is not.
+    `reset`: how a simulated one is reset; the daemon's note says how a real one is."""
+    mode, model = str(gpu["mig"]), table.printable(str(gpu["model"]))
+    note = f": {reset}" if reset else f"; {gpu['note']}" if gpu.get("note") else ""
+    if note and not reset:
+        mode = mode.partition(",")[0]  # the note says what it is after a reset
+    return f"GPU {gpu['index']} ({model}) has the role {gpu['role']}; MIG mode is {mode}{note}"
+
+
+def simulated_reset(gpu: Mapping[str, Any]) -> str:
+    """The command that resets this GPU, if it is a simulated one of this daemon's, or the usual; else ""."""
+    from gpuportion.simgpu import simulation
+
+    for directory in (f"{paths.run_dir()}/sim", simulation.DIRECTORY):
+        found = simulation.status(directory)
+        for device in found.sim.devices if found else ():
+            if device.uuid == gpu["uuid"]:
+                where = "" if directory == simulation.DIRECTORY else f" --directory {shlex.quote(directory)}"
+                return f"gpuportion sim reset --gpu {device.index}{where}"
+    return ""
 
 
 def lines(gpus: Iterable[dict[str, Any]]) -> list[dict[str, str]]:

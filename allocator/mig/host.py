@@ -14,12 +14,13 @@ for 40."""
 @dataclass(frozen=True, slots=True)
 class Host:
     """`now`: seconds of CLOCK_BOOTTIME; `wake_at`: look at the instances at this time; `labels`: of live grants, by
-    token; `max_idle`: seconds after which an idle instance is removed, None: never by itself; `patience`: for the
-    driver."""
+    token; `hurry`: have the GPUs read soon; `max_idle`: seconds after which an idle instance is removed, None: never by
+    itself; `patience`: for the driver."""
 
     boot: str
     now: Callable[[], float]
     wake_at: Callable[[float], None]
     labels: Callable[[], Mapping[str, str]]
+    hurry: Callable[[], None]
     max_idle: Callable[[], float | None]
     patience: float = PATIENCE

@@ -25,6 +25,9 @@ SWITCHING: Final = (
 WITHOUT_ROLE: Final = (
     "it is in MIG mode and has no MIG role; give it one: gpuportion node set-role --mig-enabled --gpu {index}"
 )
+FRACTIONS: Final = (
+    "it serves fractions; for MIG give it the role: gpuportion node set-role --mig-enabled --gpu {index}"
+)
 WITHOUT_MIG: Final = "it has the MIG role, and board or driver have no MIG"
 
 

@@ -206,7 +206,12 @@ class Partitions:
         been looked at since this was first asked, they may be."""
         first = self._asked.setdefault(token, time.monotonic())
         held = [record for record in self._book if record.token == token]
-        return any(self.node.users(record) or self._is_unknown(record, first) for record in held)
+        if any(self.node.users(record) for record in held):
+            return True
+        unknown = any(self._is_unknown(record, first) for record in held)
+        if unknown:
+            self._host.hurry()
+        return unknown
 
     def _is_unknown(self, record: Record, since: float) -> bool:
         reading = self.node.reading(record.gpu)

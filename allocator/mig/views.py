@@ -19,16 +19,19 @@ Names = Mapping[str, tuple[str, str]]
 """(container, name) of each live grant, by token."""
 
 
-def profiles(node: MigNode, instances: Sequence[Instance]) -> list[dict[str, Any]]:
-    """Of each GPU that can have MIG."""
+def profiles(
+    node: MigNode, instances: Sequence[Instance], against: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Of each GPU that can have MIG. `against`: by UUID, why it serves nobody by MIG now, or ""."""
     found = []
     for gpu, reading in node.readings():
         board = geometry_of(reading.profiles)
         here = [one for one in instances if one.gpu == gpu.uuid]
-        rows = [_profile(board, id, here, reading.mode) for id in sorted(board.by_id, reverse=True)]
+        note = against[gpu.uuid]
+        rows = [_profile(board, id, here, not note) for id in sorted(board.by_id, reverse=True)]
         rows.sort(key=lambda row: (row["size"], row["compute"], row["name"]))
         shown = {"index": gpu.index, "uuid": gpu.uuid, "model": gpu.model, "mig": reading.mode}
-        found.append({**shown, "profiles": rows})
+        found.append({**shown, "note": note, "profiles": rows})
     return found
 
 

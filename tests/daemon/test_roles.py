@@ -50,6 +50,7 @@ def test_a_role_and_its_mode_outlive_a_reboot(tmp_path: Path) -> None:
         granted = daemon.create("GPU_MIG=1g.10gb", "GPU_SELECT=1")
         with Sleeper() as container:
             daemon.confirm(granted.token, container)
+        daemon.until(lambda: not daemon.ps())
         assert change(daemon, "remove-role", "1") == [(1, "fraction", "off")]
         assert json.loads((daemon.state_dir / "roles.json").read_text()) == {
             "mig": [daemon.gpus()[0]["uuid"]]

@@ -47,9 +47,10 @@ def give_roles(node: Node) -> None:
     """The boards before Hopper need a reset, and the answer says so."""
     words = [str(index) for index in (A100, H100, A30, RTX)]
     said = node.gpuportion("node", "set-role", "--mig-enabled", "--gpu", *words).stdout.splitlines()
-    assert [("--gpu-reset" in line) for line in said] == [True, False, True, False], said
-    for index in (A100, A30):
-        node.gpuportion("sim", "reset", "--gpu", str(index), "--directory", str(sim(node).directory))
+    needed = [line.partition("on after a reset: gpuportion ")[2].split() for line in said]
+    assert [bool(words) for words in needed] == [True, False, True, False], said
+    for reset in filter(None, needed):
+        node.gpuportion(*reset)
     node.until(lambda: all(gpu(node, int(index))["health"] == "ok" for index in words))
     folders = ["--directory", sim(node).directory, "--cdi-dir", str(node.run_dir / "cdi")]
     node.gpuportion("sim", "refresh", *folders)  # the CDI spec is one of MIG mode

@@ -111,5 +111,13 @@ def test_a_change_of_role_says_what_is_left_to_do() -> None:
     """A note only where there is something."""
     row = {"index": 0, "model": "NVIDIA A100", "role": "mig", "mig": "on", "note": ""}
     assert node.told(row) == "GPU 0 (NVIDIA A100) has the role mig; MIG mode is on"
-    pending = {**row, "mig": "off, on after a reset", "note": "reset it"}
-    assert node.told(pending).endswith("MIG mode is off, on after a reset; reset it")
+    pending = {**row, "mig": "off, on after a reset", "note": "MIG mode is on after a reset: do it"}
+    assert node.told(pending).endswith("; MIG mode is off; MIG mode is on after a reset: do it")
+    simulated = node.told(pending, reset="gpuportion sim reset --gpu 0")
+    assert simulated.endswith("MIG mode is off, on after a reset: gpuportion sim reset --gpu 0")
+
+
+def test_a_gpu_without_room_says_why() -> None:
+    """Once for each, and nothing of those that serve."""
+    rows = [{"index": 0, "note": ""}, {"index": 1, "note": "it serves fractions"}]
+    assert mig.profile_notes(rows) == ["GPU 1 has no room: it serves fractions"]
