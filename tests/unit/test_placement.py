@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuportion import sizes
-from gpuportion.allocator.devices import MINIMUM, Gpu, Holding, Share, free
+from gpuportion.allocator.devices import MINIMUM, Gpu, Held, Holding, Share, free
 from gpuportion.allocator.no_room import Refusal, suggestion
 from gpuportion.allocator.placement import EXCLUSIVE, SPREAD, Placement, Rules, plan
 from gpuportion.errors import GpuportionError
@@ -158,6 +158,21 @@ def test_of_the_shared_ones_the_fullest_that_fits() -> None:
     gpus = [gpu(0), gpu(1), gpu(2)]
     holdings = [held(gpus[0], 10 * GB), held(gpus[1], 60 * GB), held(gpus[2], 84 * GB)]
     assert placed(gpus, holdings, Request(memory=(4 * GB,))) == [1]
+
+
+def test_a_place_is_found_by_sums_alone() -> None:
+    """Each holding is looked at by a refusal only, which names it."""
+    gpus = [gpu(0), gpu(1)]
+    holdings = [held(gpus[1], 60 * GB), held(gpus[0], 84 * GB)]
+    small, large = Request(memory=(4 * GB,)), Request(memory=(40 * GB,))
+
+    def each() -> Iterable[Holding]:
+        raise AssertionError("each holding was looked at")
+
+    assert plan(gpus, Held(Held.of(holdings).loads, each), small) == plan(gpus, holdings, small)
+    refused = plan(gpus, Held.of(holdings), large)
+    assert isinstance(refused, Refusal) and refused == plan(gpus, holdings, large)
+    assert refused.holdings == (holdings[0],)
 
 
 def test_a_part_goes_where_it_leaves_the_least() -> None:
