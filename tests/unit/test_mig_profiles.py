@@ -183,3 +183,26 @@ def test_what_nobody_asks_for_costs_little_to_spoil() -> None:
         score = Score(A100, mix)
         costs.append(score.added(0, 1) - score.added(0, 1 << 6))
     assert costs[0] > costs[1]
+
+
+def test_the_mix_weighs_each_shape_by_who_asked_for_it() -> None:
+    """However it was asked; what the board cannot do counts for nothing, and a board without shapes has no weights."""
+    mix = RecentMix()
+    for ask in (
+        Ask(memory=4000),
+        Ask(name="1g.5gb+me"),
+        Ask(memory=4001),
+        Ask(name="7g.40gb"),
+        Ask(memory=99999),
+    ):
+        mix = mix.after(ask)
+    assert mix.weights(A100) == pytest.approx([0.4, 0.1, 0.1, 0.1, 0.1, 0.2])
+    assert mix.weights(Geometry([])) == ()
+
+
+def test_what_is_spoilt_is_every_place_that_goes_by_the_root_of_its_slices() -> None:
+    """Of an empty A100 with nobody's wishes known, all of it: 7, 4, 3, 2, 1 and 1 places; it is counted once."""
+    score = Score(A100, RecentMix())
+    lost = 7 * 1 + (4 + 3) * 2**0.5 + (2 + 1) * 2 + 1 * 8**0.5
+    assert score.added(0, 0xFF) == pytest.approx(lost / 6) and score.added(0xFF, 0xFF) == 0
+    assert score.added(0, 0xFF) is score.added(0, 0xFF)
