@@ -249,7 +249,7 @@ def parse(tree: Marked | None, source: str, resolve: Resolve) -> Policy:
     """The rules in `tree`. GpuportionError GP307 for whatever in it is no rule, with its line and key."""
     found: dict[str, Any] = {}
     lines: dict[str, int] = {}
-    for key, at in _leaves(tree, "", source):
+    for key, at in _leaves(tree, source):
         lines[key.name] = at.line
         try:
             found[key.field] = key.read(at, resolve)
@@ -263,7 +263,7 @@ def parse(tree: Marked | None, source: str, resolve: Resolve) -> Policy:
     return policy
 
 
-def _leaves(tree: Marked | None, above: str, source: str) -> Iterator[tuple[Key, Marked]]:
+def _leaves(tree: Marked | None, source: str, above: str = "") -> Iterator[tuple[Key, Marked]]:
     if tree is None or tree.value is None:
         return
     if not isinstance(tree.value, dict):
@@ -275,7 +275,7 @@ def _leaves(tree: Marked | None, above: str, source: str) -> Iterator[tuple[Key,
         if path in NAMES:
             yield NAMES[path], at
         elif path in BLOCKS:
-            yield from _leaves(at, path, source)
+            yield from _leaves(at, source, path)
         else:
             raise _mistake(source, at.line, path, f"is not known. Did you mean {_nearest(path)}?")
 
@@ -283,7 +283,7 @@ def _leaves(tree: Marked | None, above: str, source: str) -> Iterator[tuple[Key,
 def _nearest(path: str) -> str:
     from difflib import get_close_matches
 
-    return get_close_matches(path[:80], NAMES, n=1, cutoff=0.0)[0]
+    return get_close_matches(path[:80], NAMES, cutoff=0.0)[0]
 
 
 def _contradictions(policy: Policy) -> Iterator[tuple[str, str]]:

@@ -140,6 +140,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {  # what is said -> (where, what is
         ("line 2, key mig.idle", "mig:\n  idle: 4s"),
         (f"line 1, key {'x' * 100}", f"{LONG}: 1"),
         ("line 1, key 'max\\x1b-idle'", '"max\\e-idle": 1'),
+        (f"line 1, key '\\x1b{'x' * 99}'", f'"\\e{LONG}": 1'),
     ],
     "it takes further keys, such as `audit: report`.": [
         ("line 1, key container", "container: 4G"),
@@ -150,7 +151,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {  # what is said -> (where, what is
     "it takes further keys below it, indented.": [
         ("line 1, key users", "users: {}"),
         ("line 1, key users", "users: 4G"),
-        ("line 2, key users.alice", "users:\n  alice: 4G"),
+        ("line 3, key users.alice", "users:\n  ben: {max-containers: 1}\n  alice: 4G"),
         ("line 2, key users.alice", "users:\n  alice: {}"),
         ("line 1, key default", "default: 4G"),
         ("line 1, key default", "default: {}"),
@@ -172,7 +173,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {  # what is said -> (where, what is
         ("line 1, key user.max-containers", "user: {max-containers: 1.0}")
     ],
     "it is not known; a user has max-memory max-containers.": [
-        ("line 3, key users.alice.max-mem", "users:\n  alice:\n    max-mem: 4G")
+        ("line 4, key users.alice.max-mem", "users:\n  alice:\n    max-containers: 1\n    max-mem: 4G")
     ],
     "it is no name of a user.": [
         ("line 2, key users", "users:\n  '': {max-memory: 4G}"),
@@ -283,7 +284,7 @@ margin: 0
 overcommit: 1.5
 requests-from: both
 placement: binpack
-runtimes: [runc, "/opt/my runtimes/crun", "null"]
+runtimes: [runc, "/opt/my runtimes/crun", "null", "FALSE"]
 audit: report
 visible: all
 mig:
