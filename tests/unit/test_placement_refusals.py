@@ -52,6 +52,11 @@ IMPOSSIBLE: list[tuple[Request, str]] = [
         "1 (NVIDIA H100, GPU-1).",
     ),
     (
+        Request(compute=30),
+        "GP109 30 % of a GPU's compute cannot be served by this node: MIG alone divides compute, on GPUs with the MIG "
+        "role and for containers. Drop GPU_COMPUTE, or give a GPU the role: gpuportion node set-role --mig-enabled",
+    ),
+    (
         Request(mig="1g.10gb"),
         "GP109 the MIG profile 1g.10gb cannot be served by this node: GPU_ROLE=fraction keeps it from MIG. "
         "Drop one of them.",
