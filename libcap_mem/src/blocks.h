@@ -18,6 +18,7 @@ enum gp_kind {
     GP_CONTEXT,  /* key: context; bytes: charged for it; other: 1 if cuCtxCreate made it */
     GP_BOUND,    /* key: multicast object, GPU and offset; bytes: the object's number; other: the memory's */
     GP_LIMIT,    /* key: context and limit; bytes: charged for it; other: the limit as it was before */
+    GP_ENDPOINT, /* key: endpoint, GPU, offset; bytes: the offset; refs: the endpoint; other: the memory's */
 };
 
 enum gp_how {

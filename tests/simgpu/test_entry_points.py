@@ -112,7 +112,7 @@ def test_what_is_not_simulated_says_so(cuda: ctypes.CDLL) -> None:
         "cuGraphConditionalHandleCreate",
         "cuTexRefCreate",
         "cudbgGetAPI",
-        "cuLogicalEndpointCreate",
+        "cuLogicalEndpointExport",
     ):
         assert getattr(cuda, name)(0, 0, 0, 0) == NOT_SUPPORTED
 
