@@ -297,29 +297,6 @@ def test_a_bare_spec_gets_all_of_it() -> None:
     assert set(after["hooks"]) == {"createRuntime", "createContainer"}
 
 
-MALFORMED: list[dict[str, Any]] = [
-    {"process": []},
-    {"process": {"env": "A=1"}},
-    {"process": {"env": [1]}},
-    {"mounts": {}},
-    {"mounts": ["x"]},
-    {"hooks": []},
-    {"hooks": {"poststop": {}}},
-    {"hooks": {"poststop": ["x"]}},
-    {"linux": "x"},
-    {"linux": {"devices": {}}},
-    {"linux": {"resources": {"devices": [None]}}},
-]
-
-
-@pytest.mark.parametrize("broken", MALFORMED, ids=json.dumps)
-def test_what_is_no_oci_spec_is_refused(broken: dict[str, Any]) -> None:
-    """With a sentence, so that a container is never started half edited."""
-    with pytest.raises(GpuportionError, match=r"of the container's config.json is not") as refusal:
-        spec.edit(broken, injection())
-    assert refusal.value.code == "GP304"
-
-
 PATHS = st.sampled_from(
     [
         "/dev/nvidia0",

@@ -106,16 +106,27 @@ def test_in_a_user_namespace_only_the_nodes_are_otherwise() -> None:
 
 MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"process": []}, "process of the container's config.json is not an object"),
+    ({"process": {"env": "A=1"}}, "env of the container's config.json is not a list of such"),
     ({"process": {"env": [1]}}, "env of the container's config.json is not a list of such"),
+    ({"mounts": {}}, "mounts of the container's config.json is not a list of such"),
     ({"mounts": ["x"]}, "mounts of the container's config.json is not a list of such"),
+    ({"hooks": []}, "hooks of the container's config.json is not an object"),
+    ({"hooks": {"poststop": {}}}, "poststop of the container's config.json is not a list of such"),
+    ({"hooks": {"poststop": ["x"]}}, "poststop of the container's config.json is not a list of such"),
+    ({"linux": "x"}, "linux of the container's config.json is not an object"),
+    ({"linux": {"devices": {}}}, "devices of the container's config.json is not a list of such"),
     ({"linux": {"resources": 1}}, "resources of the container's config.json is not an object"),
+    (
+        {"linux": {"resources": {"devices": [None]}}},
+        "devices of the container's config.json is not a list of such",
+    ),
     ({"linux": {"namespaces": {}}}, "namespaces of the container's config.json is not a list of such"),
 ]
 
 
 @pytest.mark.parametrize(("broken", "why"), MALFORMED)
 def test_what_is_wrong_in_an_oci_spec_is_named(broken: dict[str, Any], why: str) -> None:
-    """The part that is not what it has to be."""
+    """The part that is not what it has to be; so a container is never started half edited."""
     with pytest.raises(GpuportionError) as refusal:
         spec.edit(broken, injection())
     assert refusal.value.code == "GP304" and why in refusal.value.text
