@@ -189,6 +189,16 @@ def test_processes_share_a_grant_and_the_dead_leave_theirs(grant: Grant) -> None
     assert f"pid {second.process.pid} cap_client 224" in message
 
 
+def test_what_a_killed_process_held_can_be_taken_before_anybody_asks(grant: Grant) -> None:
+    """Looking at what is free takes the dead out, too: here nobody has looked."""
+    first, second = Client(grant.preload()).begin(), Client(grant.preload()).begin()
+    assert first("linear 300000000") == (0, 0)
+    assert second("linear 300000000") == (OUT_OF_MEMORY, 0)
+    first.kill()
+    assert second("linear 600000000") == (0, 0)
+    second.end()
+
+
 def test_a_forked_child_accounts_for_itself(grant: Grant) -> None:
     """A child of a process that has not used the driver holds its own part, and it goes with it."""
     client = Client(grant.preload())
