@@ -173,12 +173,16 @@ class Process:
         self.physicals += 1
         return self.physicals
 
-    def map(self, handle: Thing) -> None:
+    def map(self, handle: Thing) -> Thing | None:
+        """For its GPU to use."""
         at = self.call("cuMemAddressReserve", OUT, handle.size, 0, 0, 0)[1]
-        if self.call("cuMemMap", at, handle.size, 0, handle.handle, 0)[0] == SUCCESS:
-            mapping = Thing("mapping", at, handle.gpu, dict(handle.most), size=handle.size)
-            mapping.physical, mapping.exportable = handle.physical, handle.exportable
-            self.things.append(mapping)
+        if self.call("cuMemMap", at, handle.size, 0, handle.handle, 0)[0]:
+            return None
+        self.call("cuMemSetAccess", at, handle.size, {"hex": struct.pack("<iii", 1, handle.gpu, 3).hex()}, 1)
+        mapping = Thing("mapping", at, handle.gpu, dict(handle.most), size=handle.size)
+        mapping.physical, mapping.exportable = handle.physical, handle.exportable
+        self.things.append(mapping)
+        return mapping
 
     def export(self, handle: Thing) -> int:
         """The descriptor. The memory counts until the process ends from now on."""

@@ -213,16 +213,28 @@ class Exactness(Cast):
         if (found := self.thing(pick, "handle")) and (other := self.other(to, found[0], found[1].gpu)):
             exact_sharing.import_memory(*found, other[0])
 
-    @rule(pick=picks, gpu=gpus, both=st.booleans(), exportable=st.booleans(), size=sizes, v2=st.booleans())
-    def multicast(self, pick: int, gpu: int, both: bool, exportable: bool, size: int, v2: bool) -> None:
+    @rule(
+        pick=picks,
+        gpu=gpus,
+        both=st.booleans(),
+        exportable=st.booleans(),
+        size=sizes,
+        v2=st.booleans(),
+        mapped=st.booleans(),
+    )
+    def multicast(
+        self, pick: int, gpu: int, both: bool, exportable: bool, size: int, v2: bool, mapped: bool
+    ) -> None:
         """An object with a piece of memory, which may go at once."""
         process, _ = self.enter(pick, gpu)
         many = exact_sharing.multicast(process, [0, 1] if both else [gpu], exportable)
         memory = process.physical(gpu, size, exportable)
+        mapping = process.map(memory) if memory and mapped else None
         if many and memory:
-            exact_sharing.bind(process, many, memory, pick % 40, v2)
-            if pick % 2:
-                process.drop(memory, late=False)
+            exact_sharing.bind(process, many, mapping or memory, pick % 40, v2)
+        for thing in (memory, mapping):
+            if thing and pick % 2:
+                process.drop(thing, late=False)
 
     @rule(pick=picks, what=picks, page=st.integers(0, 40), v2=st.booleans())
     def bind(self, pick: int, what: int, page: int, v2: bool) -> None:
