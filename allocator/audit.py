@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from gpuportion.allocator.attribution import Claim, Held
+from gpuportion.allocator.attribution import Held
+from gpuportion.allocator.owners import Claim
 from gpuportion.sizes import MIB
 
 STRANGER, OVER = "stranger", "over"
@@ -83,6 +84,11 @@ class Audit:
         return sorted((one for one in self._watched.values() if one.is_reported), key=lambda one: one.since)
 
     @property
+    def is_watching(self) -> bool:
+        """Was anything found in the last sample?"""
+        return bool(self._watched)
+
+    @property
     def suspects(self) -> bool:
         """Would one more sample decide something?"""
         return any(not one.is_reported for one in self._watched.values())
@@ -108,13 +114,13 @@ class Audit:
         by_token = {claim.token: claim for claim in claims}
         self._tolerated = {key: size for key, size in self._tolerated.items() if key[0] in by_token}
         for uuid, all_held in processes.items():
-            for token in dict.fromkeys(held.token for held in all_held if held.token in by_token):
-                assert token is not None
-                mine = tuple(held for held in all_held if held.token == token)
-                allowed = self._allowed(by_token[token], uuid, sum(held.size for held in mine))
-                finding = Finding(Key(OVER, uuid, token), mine, by_token[token].limits.get(uuid, 0), now)
-                if finding.held > allowed:
-                    yield finding
+            for token, mine in _by_token(all_held).items():
+                if token not in by_token:
+                    continue
+                held = sum(one.size for one in mine)
+                if held > self._allowed(by_token[token], uuid, held):
+                    limit = by_token[token].limits.get(uuid, 0)
+                    yield Finding(Key(OVER, uuid, token), tuple(mine), limit, now)
 
     def _allowed(self, claim: Claim, uuid: str, held: int) -> int:
         """Bytes that are not reported. What is tolerated sinks with what is held, and rises by another update."""
@@ -123,6 +129,14 @@ class Audit:
         left = min(left, held) if before == given else given
         self._tolerated[claim.token, uuid] = given, left
         return max(limit, left) + margin(limit)
+
+
+def _by_token(all_held: Sequence[Held]) -> dict[str, list[Held]]:
+    found: dict[str, list[Held]] = {}
+    for held in all_held:
+        if held.token:
+            found.setdefault(held.token, []).append(held)
+    return found
 
 
 def _strangers(

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gpuportion.allocator import cgroups, processes
-from gpuportion.allocator.attribution import Claim, Held
+from gpuportion.allocator.attribution import Held
 from gpuportion.allocator.audit import OVER, STRANGER, Audit, Finding
 from gpuportion.allocator.containment import Container, container_of
 from gpuportion.allocator.ending import GRACE, Ending
 from gpuportion.allocator.grants import CONTAINER, Grants
 from gpuportion.allocator.node_view import NodeView
+from gpuportion.allocator.owners import Claim
 from gpuportion.allocator.processes import Process
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
@@ -42,6 +43,8 @@ class Auditor:
 
     def look(self, now: float, *, stop: bool) -> bool:
         """Audit the view's last sample; `stop`: end what may be ended. Whether another sample should come soon."""
+        if self._view.is_calm and not self._audit.is_watching:
+            return False
         claims = {claim.token: claim for claim in self._view.claims}
         new, over = self._audit.update(self._view.processes, claims.values(), _is_contained, now)
         for finding in new:
@@ -54,7 +57,7 @@ class Auditor:
             if sent is not None:
                 log.warning("%s", self._said(process, finding, sent).text)
         self._ending.keep({process for process, _ in ends})
-        return self._audit.suspects
+        return self._audit.suspects or self._view.is_undecided
 
     def rows(self, now: float) -> list[dict[str, Any]]:
         """What `gpuportion ps` shows of it; docs/protocol.md has the columns."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 from gpuportion.allocator import learning, pages, processes
-from gpuportion.allocator.attribution import Attribution, Claim, Held
+from gpuportion.allocator.attribution import Attribution, Held
 from gpuportion.allocator.devices import Gpu, Share
 from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.health import Health, called, is_harmless
 from gpuportion.allocator.inventory import Sample
 from gpuportion.allocator.lifecycle import State
+from gpuportion.allocator.owners import Claim
 from gpuportion.allocator.store import Grant
 from gpuportion.allocator.unseen import Key, Unseen
 from gpuportion.errors import GpuportionError
@@ -30,8 +32,17 @@ log: Final = logging.getLogger("gpuportiond")
 LOOKS: Final = 64
 """Ledgers that are read for memory they don't count after one sample; the others have their turn later."""
 
-LESSONS: Final = 8
+LESSONS: Final = 32
 """Ledgers that are read for learning after one sample."""
+
+TRIES: Final = 3
+"""Times that a grant's ledger is read for learning while NVML shows the same of it."""
+
+SETTLED: Final = 5
+"""Samples that are alike before they tell nothing: more than memory must be nobody's (attribution), and be measured."""
+
+SELDOM: Final = 8
+"""Of so many, one is looked at."""
 
 
 class NodeView:
@@ -43,11 +54,19 @@ class NodeView:
         self.trouble = "NVML has not answered yet"
         self.claims: tuple[Claim, ...] = ()
         self._grants = grants
+        self.is_calm = False
+        """Whether the last sample, and all else, is as it was before."""
+        self._live: list[Grant] = []
+        self._still = 0
+        self._has_pupils = False
+        self._bare: tuple[Gpu, ...] = ()
+        self._claimed: dict[str, tuple[Grant, Claim]] = {}
         self._attribution = Attribution()
         self._contexts_file = f"{state_dir}/context.json"
         self._learned = learning.load(self._contexts_file)
         self._taught: set[str] = set()
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
+        self._tried: dict[str, tuple[list[tuple[int, int]], int]] = {}
         self._unseen = Unseen()
         self._health = Health()
         self._said: dict[str, str] = {}
@@ -62,18 +81,34 @@ class NodeView:
             log.info("GPUs: %s", sample.trouble or f"{len(sample.readings)}, driver {sample.driver}")
         self.trouble = sample.trouble
         if sample.trouble:
-            self.gpus, self.claims = (), ()
+            self.gpus, self.claims, self._still = (), (), 0
             self._attribution.held = {}
             return
         self.driver = sample.driver
         live = self._grants.live()
-        self.claims = tuple(self._claim(grant) for grant in live)
-        self.gpus = self._healthy(self._attribution.update(sample, self.claims), sample)
+        self.is_calm = self._is_calm(sample, live)
+        if not self.is_calm:
+            self._look(sample, live)
+        self.gpus = self._healthy(self._bare, sample)
         self._say_troubles()
-        self._learn(live)
-        self._measure({grant.token: grant for grant in live if grant.state is State.ACTIVE})
         for follow in self.followers:
             follow(sample)
+
+    def _is_calm(self, sample: Sample, live: list[Grant]) -> bool:
+        """Is it as it was for long enough that a look would tell nothing? Now and then there is one all the same."""
+        rows = len(live) == len(self._live) and all(map(operator.is_, live, self._live))
+        same = not sample.moved and rows and not self._attribution.has_lost()
+        self._live, self._still = live, self._still + 1 if same else 0
+        busy = self._has_pupils or self.is_undecided
+        return self._still >= SETTLED and self._still % SELDOM != 0 and not busy
+
+    def _look(self, sample: Sample, live: list[Grant]) -> None:
+        """Whose is what, and what is to be done about it."""
+        self._claimed = {grant.token: self._claimed_by(grant) for grant in live}
+        self.claims = tuple(claim for _, claim in self._claimed.values())
+        self._bare = self._attribution.update(sample, self.claims)
+        self._learn(live)
+        self._measure({grant.token: grant for grant in live if grant.state is State.ACTIVE})
 
     def wait_since(self, began: float) -> None:
         """NVML is silent since then (seconds of CLOCK_BOOTTIME): what was read before serves nobody any more."""
@@ -95,7 +130,10 @@ class NodeView:
         actions = {reading.uuid: reading.action for reading in sample.readings if reading.answers}
         troubles = self._health.update(sample.xids, actions, now())
         return tuple(
-            dataclasses.replace(gpu, trouble=gpu.trouble or troubles.get(gpu.uuid, "")) for gpu in gpus
+            gpu
+            if gpu.trouble or gpu.uuid not in troubles
+            else dataclasses.replace(gpu, trouble=troubles[gpu.uuid])
+            for gpu in gpus
         )
 
     def _say_troubles(self) -> None:
@@ -112,6 +150,7 @@ class NodeView:
     def keep_to(self, margin: int, overcommit: Decimal) -> None:
         """From now on so many bytes of each GPU are kept back, and it may be granted so many times over."""
         self._attribution.margin, self._attribution.overcommit = margin, overcommit
+        self._still = 0
         self.gpus = tuple(dataclasses.replace(gpu, margin=margin, overcommit=overcommit) for gpu in self.gpus)
 
     def need_gpus(self) -> tuple[Gpu, ...]:
@@ -136,6 +175,16 @@ class NodeView:
     def context(self, model: str) -> int:
         """Bytes that a process's context takes on this model, as far as we know."""
         return self._learned.get(learning.kind(model, self.driver), learning.Learned()).context
+
+    @property
+    def is_undecided(self) -> bool:
+        """Would one more sample say whose a process is?"""
+        return self._attribution.is_undecided
+
+    def _claimed_by(self, grant: Grant) -> tuple[Grant, Claim]:
+        """What it claims; rows don't change but by another row in their place."""
+        before = self._claimed.get(grant.token)
+        return before if before is not None and before[0] is grant else (grant, self._claim(grant))
 
     def _claim(self, grant: Grant) -> Claim:
         return Claim(
@@ -211,13 +260,31 @@ class NodeView:
         self._seen = {key: value for key, value in self._seen.items() if key[0] in tokens}
         new = [grant for grant in live if grant.state is State.ACTIVE and grant.token not in self._taught]
         before = self._learned
-        for grant in [one for one in new if self._has_process(one.token)][:LESSONS]:
+        shown = self._shown({grant.token for grant in new})
+        self._tried = {token: tried for token, tried in self._tried.items() if token in shown}
+        pupils = [one for one in new if self._may_teach(one.token, shown.get(one.token))]
+        self._has_pupils = bool(pupils)
+        for grant in pupils[:LESSONS]:
+            sizes, tries = self._tried.get(grant.token, ([], 0))
+            same = sizes == shown[grant.token]
+            self._tried[grant.token] = shown[grant.token], tries + 1 if same else 1
             self._learn_from(grant)
         if self._learned != before:
             self._keep()
 
-    def _has_process(self, token: str) -> bool:
-        return any(one.token == token for held in self._attribution.held.values() for one in held)
+    def _shown(self, tokens: Collection[str]) -> dict[str, list[tuple[int, int]]]:
+        """(pid, bytes) of the processes of these grants, on any GPU."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for held in self._attribution.held.values() if tokens else ():
+            for one in held:
+                if one.token in tokens:
+                    found.setdefault(one.token or "", []).append((one.pid, one.size))
+        return found
+
+    def _may_teach(self, token: str, shown: list[tuple[int, int]] | None) -> bool:
+        """Not who has no process, nor who was asked in vain and shows the same."""
+        sizes, tries = self._tried.get(token, ([], 0))
+        return shown is not None and (tries < TRIES or sizes != shown)
 
     def _learn_from(self, grant: Grant) -> None:
         """One grant teaches once, by a process that is its only one and has not moved between two samples."""

@@ -318,7 +318,7 @@ def _text(array: Any) -> str:
 
 def _copy_of(fd: int, gpus: int) -> tuple[Any, str]:
     """The file's bytes as cffi gives them, and why they are no ledger (then only the reason is of use)."""
-    data = os.pread(fd, int(lib.gp_ledger_size(MAX_GPUS)), 0)
+    data = os.pread(fd, int(lib.gp_ledger_size(gpus or MAX_GPUS)), 0)
     header_bytes = int(ffi.sizeof("gp_ledger_file"))
     if len(data) < header_bytes:
         return None, f"it has {len(data)} bytes, less than its header"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import select
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,11 @@ from gpuportion.errors import GpuportionError
 
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 """Clock ticks in a second."""
+
+DEVICE: Final = re.compile(rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ", re.MULTILINE)
+"""Of a line of /proc/PID/maps, by its field alone: a file may be called as a line looks, but for its end."""
+
+MOST_MAPS: Final = 4 << 20
 
 MOST_FDS: Final = 4096
 """Descriptors of a process that are looked at. It may open a million, and each costs the daemon's thread 17 us."""
@@ -146,15 +152,16 @@ def peer(pid: int) -> Process | None:
     return None if start is None else Process(pid, start)
 
 
-def maps_device(pid: int, device: int) -> bool:
-    """Does the process map a file of this device (st_dev)? A grant's ledger is alone on its own."""
-    wanted = f"{os.major(device):02x}:{os.minor(device):02x}".encode()
+def mapped_devices(pid: int) -> frozenset[int]:
+    """The devices (st_dev) whose files the process maps; a grant's ledger is alone on its own. Of a process with more
+    than MOST_MAPS bytes of mappings those at the highest addresses are left out; empty: it is gone."""
     try:
         with open(f"/proc/{pid}/maps", "rb") as file:
-            # By its field alone: a file may be called as a line looks.
-            return any(line.split(None, 4)[3] == wanted for line in file)
+            text = file.read(MOST_MAPS)
     except OSError:
-        return False
+        return frozenset()
+    found = set(DEVICE.findall(text))
+    return frozenset(os.makedev(int(major, 16), int(minor, 16)) for major, minor in found)
 
 
 def locked_bytes(pid: int, device: int, inode: int) -> set[int]:

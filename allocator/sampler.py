@@ -13,6 +13,12 @@ from gpuportion.allocator.inventory import Nvml, Sample
 PERIOD: Final = 1.0
 """Seconds between two samples."""
 
+CALM: Final = 1.5
+"""The same where the last STILL of them said the same. A stranger is told of in two seconds, an over-user, which has to
+be seen twice, as well: CALM and SOON."""
+
+STILL: Final = 5
+
 SOON: Final = 0.25
 """Seconds to the next one where it is waited for."""
 
@@ -21,8 +27,8 @@ PATIENCE: Final = 10.0
 
 
 class Sampler:
-    """Reads NVML every PERIOD; `wake` is an eventfd that becomes readable when `latest` is new, or a call has been
-    waited for so long that it is time to say so."""
+    """Reads NVML every PERIOD, or every CALM; `wake` is an eventfd that becomes readable when `latest` is new, or a
+    call has been waited for so long that it is time to say so."""
 
     def __init__(self) -> None:
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -55,12 +61,14 @@ class Sampler:
         self._hurry.set()
 
     def _run(self) -> None:
+        still = 0
         while not self._stop.is_set():
             self._began = _now()
             self.latest = self._nvml.sample()
             self._began = None
+            still = 0 if self.latest.moved else still + 1
             os.eventfd_write(self.wake, 1)
-            if self._hurry.wait(PERIOD):
+            if self._hurry.wait(CALM if still >= STILL else PERIOD):
                 self._hurry.clear()
                 self._stop.wait(SOON)
         self._nvml.close()

@@ -8,48 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import pynvml
 
-from gpuportion.allocator.mig.seen import MigReading
-from gpuportion.allocator.nvml.mig import MigError, Migs
+from gpuportion.allocator.nvml.mig import Migs
 from gpuportion.allocator.nvml.nvlinks import ranks_of
-from gpuportion.allocator.nvml.session import connect, disconnect, sentence, tried
+from gpuportion.allocator.nvml.one_gpu import OneGpu, Reading
+from gpuportion.allocator.nvml.session import connect, disconnect, sentence
 from gpuportion.allocator.nvml.xid_events import XidEvents
 
 OLDEST_DRIVER: Final = 470
 
+WHOLE: Final = 60.0
+"""Seconds after which everything is read of each GPU, and not only what may have changed since (one_gpu.py)."""
+
+ADVICE: Final = 5.0
+"""Seconds after which the driver is asked what must be done about each GPU, and after every XID."""
+
 NO_SESSION: Final = (pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 """Errors that are not one GPU's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One GPU as NVML sees it. Amounts in bytes; `processes` has what each pid holds, as far as NVML knows.
-
-    `used` is without `reserved`. Of the readings before and after the process list it is the smaller one,
-    so that memory taken between the two is not blamed on nobody."""
-
-    index: int
-    uuid: str
-    model: str
-    minor: int
-    total: int
-    reserved: int = 0
-    used: int = 0
-    processes: Mapping[int, int] = field(default_factory=dict)
-    trouble: str = ""
-    links: Mapping[str, int] = field(default_factory=dict)
-    """How well it is linked to the other GPUs, by their UUID: the ranks of links.py."""
-    mig: MigReading | None = None
-    """Modes, profiles and instances; None where board or driver have no MIG."""
-    action: int | None = None
-    """What the driver says must be done about it, as health.ACTIONS has it; 0: nothing, None: it does not tell."""
-    answers: bool = True
-    """Whether these are its own words, and not those of an earlier sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +42,8 @@ class Sample:
     taken: float = float("inf")
     xids: tuple[tuple[str, int], ...] = ()
     """(UUID, XID) of the events since the last sample."""
+    moved: bool = True
+    """Whether anything of it is new."""
 
 
 class Nvml:
@@ -73,26 +54,36 @@ class Nvml:
         self._driver = ""
         self._last: tuple[Reading, ...] = ()
         self._links: tuple[tuple[str, ...], dict[str, dict[str, int]]] = ((), {})
+        self._gpus: dict[int, OneGpu] = {}
+        self._whole_at = self._ask_at = 0.0
+        self._asks = True
         self._migs = Migs()
         self._xids = XidEvents()
 
     def sample(self) -> Sample:
-        """Read everything; never raises for what NVML or the driver does."""
+        """Read what there is; never raises for what NVML or the driver does."""
         taken = time.clock_gettime(time.CLOCK_BOOTTIME)
         try:
             self._connect()
             count = pynvml.nvmlDeviceGetCount()
+            if taken >= self._whole_at or count != len(self._last):
+                self._gpus, self._whole_at = {}, taken + WHOLE
+            self._asks = taken >= self._ask_at
+            self._ask_at = taken + ADVICE if self._asks else self._ask_at
             readings = self._linked(tuple(self._read(index) for index in range(count)))
             xids = self._xids.read([reading.uuid for reading in readings if reading.answers])
         except (pynvml.NVMLError, OSError) as problem:
             self.close()
             return Sample(trouble=sentence(problem))
+        if xids:
+            self._ask_at = taken  # what it says of that comes with the next one
         if readings and not any(reading.answers for reading in readings):
             self.close()  # it may be the session that is ill, and not every GPU
         readings += self._missing(readings)
+        moved = bool(xids) or [*map(_state, readings)] != [*map(_state, self._last)]
         self._last = readings
         trouble = "" if readings else "NVML finds no NVIDIA GPU on this machine"
-        return Sample(readings, self._driver, trouble, taken, xids)
+        return Sample(readings, self._driver, trouble, taken, xids, moved)
 
     def _missing(self, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
         """GPUs that there were and NVML lists no more: as they were, while there are fewer than before."""
@@ -102,14 +93,9 @@ class Nvml:
         why = "the NVIDIA driver lists it no more"
         return tuple(dataclasses.replace(one, processes={}, trouble=why, answers=False) for one in gone)
 
-    def _read_mig(self, uuid: str) -> MigReading | None:
-        try:
-            return self._migs.read(uuid)
-        except MigError:
-            return None
-
     def close(self) -> None:
         self._migs.close()
+        self._gpus = {}
         if self._open:
             self._xids.close()
             self._open = False
@@ -126,17 +112,31 @@ class Nvml:
         uuids = tuple(reading.uuid for reading in readings)
         if self._links[0] != uuids:
             self._links = (uuids, ranks_of(uuids))
+        links = self._links[1]
         return tuple(
-            dataclasses.replace(reading, links=self._links[1].get(reading.uuid, {})) for reading in readings
+            reading
+            if reading.links == links.get(reading.uuid, {})
+            else dataclasses.replace(reading, links=links.get(reading.uuid, {}))
+            for reading in readings
         )
+
+    def _answer(self, index: int) -> Reading:
+        """What NVML says of a GPU: what is new of one that it answered for before, else everything."""
+        known = self._gpus.get(index)
+        if known is not None:
+            return known.again(self._last[index], advice=self._asks)
+        found = OneGpu(index, self._migs)
+        reading = found.whole()
+        self._gpus[index] = found
+        return reading
 
     def _read(self, index: int) -> Reading:
         """One GPU; a GPU that fails keeps its last values, with the trouble said. One that has never answered is there
         by its index alone."""
         try:
-            reading = _read(pynvml.nvmlDeviceGetHandleByIndex(index), index)
-            reading = dataclasses.replace(reading, mig=self._read_mig(reading.uuid))
+            reading = self._answer(index)
         except pynvml.NVMLError as problem:
+            self._gpus.pop(index, None)
             if problem.value in NO_SESSION:
                 raise
             unknown = Reading(index, f"unknown-{index}", "unknown", index, total=0)
@@ -148,62 +148,8 @@ class Nvml:
         return reading
 
 
-def _read(device: Any, index: int) -> Reading:
-    before = _memory(device)
-    processes = _processes(device)
-    total, reserved, used = _memory(device)
-    return Reading(
-        index=index,
-        uuid=str(pynvml.nvmlDeviceGetUUID(device)),
-        model=str(pynvml.nvmlDeviceGetName(device)),
-        minor=int(tried(pynvml.nvmlDeviceGetMinorNumber, device, default=index)),
-        total=total,
-        reserved=reserved,
-        used=min(before[2], used),
-        processes=processes,
-        action=_action(device),
-    )
-
-
-def _action(device: Any) -> int | None:
-    """What the driver says must be done about a GPU; None: it has no words for that (before 565)."""
-    found = tried(pynvml.nvmlDeviceGetFieldValues, device, [pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
-    if not found or found[0].nvmlReturn != pynvml.NVML_SUCCESS:
-        return None
-    return int(found[0].value.uiVal)
-
-
-def _memory(device: Any) -> tuple[int, int, int]:
-    """(total, reserved, used without reserved) in bytes. Drivers below 510 count `reserved` as used."""
-    try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(device, version=pynvml.nvmlMemory_v2)
-        return int(memory.total), int(memory.reserved), int(memory.used)
-    except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
-        memory = pynvml.nvmlDeviceGetMemoryInfo(device)
-        return int(memory.total), 0, int(memory.used)
-
-
-PROCESS_LISTS: Final = (
-    # (newest form, what drivers before 510 have)
-    (pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetComputeRunningProcesses_v2),
-    (pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v2),
-    (pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v2),
-)
-
-
-def _processes(device: Any) -> dict[int, int]:
-    """Bytes by pid. A process can be in several lists, each with all that it holds."""
-    found: dict[int, int] = {}
-    for newest, older in PROCESS_LISTS:
-        for process in _listed(newest, older, device):
-            found[int(process.pid)] = max(found.get(int(process.pid), 0), int(process.usedGpuMemory or 0))
-    return found
-
-
-def _listed(newest: Callable[[Any], Any], older: Callable[[Any], Any], device: Any) -> Any:
-    try:
-        return newest(device)
-    except pynvml.NVMLError_FunctionNotFound:
-        return tried(older, device, default=[])
-    except pynvml.NVMLError_NotSupported:
-        return []
+def _state(reading: Reading) -> tuple[object, ...]:
+    """What of it may change from one sample to the next."""
+    mig = reading.mig and (reading.mig.mode, reading.mig.pending, reading.mig.instances, reading.mig.trouble)
+    use = reading.uuid, reading.total, reading.reserved, reading.used, reading.processes
+    return *use, reading.trouble, reading.action, reading.answers, mig

@@ -13,9 +13,9 @@ from decimal import Decimal
 import pytest
 from tests.support.daemon import Sleeper
 
-from gpuportion.allocator import cgroups
-from gpuportion.allocator.attribution import PATIENCE, Attribution, Claim, find_owner
+from gpuportion.allocator.attribution import PATIENCE, Attribution
 from gpuportion.allocator.inventory import Reading, Sample
+from gpuportion.allocator.owners import Claim
 from gpuportion.allocator.processes import Process, start_of
 from gpuportion.sizes import MIB
 
@@ -34,32 +34,6 @@ def alive(pid: int) -> Process:
     start = start_of(pid)
     assert start is not None
     return Process(pid, start)
-
-
-@pytest.fixture
-def mount() -> tuple[str, str]:
-    return next(iter(cgroups.mounts().items()))
-
-
-def test_a_process_is_its_cgroups_grants(mount: tuple[str, str]) -> None:
-    """Also one further down; the processes of `gpuportion exec` are known by pid or by the ledger they map."""
-    name, at = mount
-    claims = [
-        Claim("one", (f"{at}/docker/c1",)),
-        Claim("two", (f"{at}/docker/c2",)),
-        Claim("x", (), Process(7, 70), 99),
-    ]
-
-    def owner(pid: int, path: str, maps: int = 0) -> str:
-        places = {pid: {name: path}}
-        return find_owner(Process(pid, 70), claims, places.__getitem__, lambda *asked: asked == (pid, maps))
-
-    assert owner(1, "/docker/c2/nested") == "two"
-    assert owner(1, "/docker/c3") == ""
-    assert owner(7, "/") == "x"
-    assert find_owner(Process(7, 71), claims, lambda _: {}, lambda *_: False) == "", "a later process 7"
-    assert owner(8, "/", maps=99) == "x"
-    assert owner(8, "/docker/c1", maps=99) == "one"
 
 
 def test_memory_without_a_grant_is_not_granted() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpuportion.allocator.attribution import Claim, Held
+from gpuportion.allocator.attribution import Held
 from gpuportion.allocator.audit import LASTING, OVER, STRANGER, Audit, Finding, Key, margin
+from gpuportion.allocator.owners import Claim
 from gpuportion.sizes import MIB
 
 GPU, OTHER = "GPU-0", "GPU-1"

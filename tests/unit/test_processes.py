@@ -87,9 +87,9 @@ def test_a_mapped_file_is_found_by_its_device() -> None:
         file.flush()
         device = os.fstat(file.fileno()).st_dev
         with mmap.mmap(file.fileno(), 4096):
-            assert processes.maps_device(os.getpid(), device)
-    assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
-    assert not processes.maps_device(0, device)
+            assert device in processes.mapped_devices(os.getpid())
+    assert os.makedev(4000, 77) not in processes.mapped_devices(os.getpid())
+    assert processes.mapped_devices(0) == frozenset()
 
 
 def test_a_mapped_file_may_have_any_name(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_mapped_file_may_have_any_name(tmp_path: Path) -> None:
     with open(strange, "wb+") as file:
         file.truncate(4096)
         with mmap.mmap(file.fileno(), 4096):
-            assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
+            assert os.makedev(4000, 77) not in processes.mapped_devices(os.getpid())
 
 
 @pytest.mark.parametrize("space", [" ", "\r", "\v", "\x85"])
@@ -108,8 +108,8 @@ def test_a_name_says_nothing_of_the_device(tmp_path: Path, space: str) -> None:
     with forged.open("wb+") as file:
         file.truncate(4096)
         with mmap.mmap(file.fileno(), 4096):
-            assert not processes.maps_device(os.getpid(), os.makedev(4000, 77))
-            assert processes.maps_device(os.getpid(), os.fstat(file.fileno()).st_dev)
+            assert os.makedev(4000, 77) not in processes.mapped_devices(os.getpid())
+            assert os.fstat(file.fileno()).st_dev in processes.mapped_devices(os.getpid())
 
 
 def test_the_boot_is_the_kernels_word_for_it() -> None:
