@@ -8,6 +8,8 @@ nothing of the daemon's work is left out, and the time runs until the last grant
     grants_per_s   create, confirm, end, release; 32 clients at once
     p99_ms         a create when 100 arrive a second; from the moment when it was due to its answer
     ping_ms, ping_p99_ms   the same connection with nothing done: what the socket and Python take by themselves
+    grants_per_s_10_live, grants_per_s_2000_live    as the first, on 16 GPUs beside so many that live on
+    idle_cpu_percent, rss_mb                        beside 200 that live, hold memory and do nothing (idle.py)
 
 The last line is one JSON object. The ledgers' mounts need root.
 """
@@ -32,7 +34,8 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.support.daemon import CONFIG, MIB, Daemon
+import idle
+from tests.support.daemon import CONFIG, MIB, Daemon, Sleeper
 
 from gpuportion import wire
 
@@ -42,6 +45,8 @@ ARRIVALS: Final = 100
 SECONDS: Final = 10
 GPUS: Final = 8
 SIZE: Final = 512 * MIB
+IDLE_GPUS: Final = 16
+LIVE: Final = (10, 2000)
 
 
 class Containers:
@@ -95,9 +100,10 @@ class Client:
             os.close(pidfd)
 
 
-def lives_per_second(daemon: Daemon, lives: int) -> float:
-    """Full lives a second, all clients together."""
+def lives_per_second(daemon: Daemon, lives: int, name: str = "life") -> float:
+    """Full lives a second, all clients together, beside those that live already."""
     client = Client(daemon)
+    beside = len(daemon.folders())
     containers = Containers(lives)
     numbers = iter(range(lives))
     lock = threading.Lock()
@@ -108,7 +114,7 @@ def lives_per_second(daemon: Daemon, lives: int) -> float:
                 number = next(numbers, None)
             if number is None:
                 return
-            client.confirm_and_end(client.create(f"life-{number}"), containers)
+            client.confirm_and_end(client.create(f"{name}-{number}"), containers)
 
     began = time.perf_counter()
     threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
@@ -116,11 +122,26 @@ def lives_per_second(daemon: Daemon, lives: int) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    while daemon.folders():  # asked of the file system: the question costs the daemon nothing
+    while len(daemon.folders()) > beside:  # asked of the file system: the question costs the daemon nothing
         time.sleep(0.001)
     took = time.perf_counter() - began
     containers.end()
     return lives / took
+
+
+def beside_many(folder: Path, lives: int, counts: tuple[int, ...]) -> list[float]:
+    """Lives a second beside so many grants that live on."""
+    rates = []
+    with Daemon(folder, sim=f"a100-80gb:{IDLE_GPUS}") as daemon, Sleeper() as container:
+        client = Client(daemon)
+        lives_per_second(daemon, lives // 4, "warm")
+        for count in counts:
+            for number in range(len(daemon.folders()), count):
+                token = client.create(f"lasting-{number}")
+                head: dict[str, object] = {"op": "confirm", "token": token, "pid": container.pid}
+                client.ask(head, fds=(container.pidfd,))
+            rates.append(lives_per_second(daemon, lives, f"beside-{count}"))
+    return rates
 
 
 class Arrivals:
@@ -191,6 +212,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lives", type=int, default=LIVES, help="of the first measure (%(default)s)")
+    parser.add_argument("--idle-seconds", type=int, default=idle.SECONDS, help="of the last (%(default)s)")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of the others (%(default)s)")
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)  # the clients are threads of one process and must not wait for each other
@@ -205,12 +227,21 @@ def main() -> int:
         create = creates(daemon, options.seconds)
         print(f"{ARRIVALS} a second: ping {statistics.median(ping):.2f} ms, p99 {p99(ping):.2f} ms")
         print(f"{ARRIVALS} a second: create {statistics.median(create):.2f} ms, p99 {p99(create):.2f} ms")
+    with tempfile.TemporaryDirectory(prefix="gpuportion-bench-", dir="/dev/shm") as folder:
+        few, many = beside_many(Path(folder), options.lives // 3, LIVE)
+    print(f"on {IDLE_GPUS} GPUs, beside {LIVE[0]} live ones {few:.0f} a second, beside {LIVE[1]}: {many:.0f}")
+    cpu, memory = idle.measure(options.idle_seconds)
+    print(f"idle beside {idle.CONTAINERS} live ones: {cpu:.2f} % of a core, {memory:.1f} MB")
     result = {
         "grants_per_s": round(rate),
         "p99_ms": round(p99(create), 3),
         "median_ms": round(statistics.median(create), 3),
         "ping_ms": round(statistics.median(ping), 3),
         "ping_p99_ms": round(p99(ping), 3),
+        f"grants_per_s_{LIVE[0]}_live": round(few),
+        f"grants_per_s_{LIVE[1]}_live": round(many),
+        "idle_cpu_percent": round(cpu, 2),
+        "rss_mb": round(memory, 1),
     }
     print(json.dumps(result))
     return 0

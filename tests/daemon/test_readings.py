@@ -109,8 +109,8 @@ def test_what_a_process_takes_and_gives_back_is_seen_at_once(reader: Reader) -> 
     """However it is read, and that something has moved."""
     reader.agrees()
     with client(reader) as one, client(reader) as two:
-        for step in (lambda: one.alloc(10**9), lambda: two.alloc(10**9), lambda: one.alloc(10**9)):
-            assert step() == "CUDA_SUCCESS"
+        for each in (one, two, one):
+            assert each.alloc(10**9) == "CUDA_SUCCESS"
             said = reader.agrees()["again"]
             assert said["moved"] and set(said["readings"][0]["processes"]) == {str(one.pid), str(two.pid)}
             assert not reader.agrees()["again"]["moved"]
