@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpuportion.allocator.fault_points import here
+from gpuportion.allocator.mig.portion import UNMADE
 from gpuportion.allocator.mig.records import Phase, Record
 from gpuportion.allocator.mig.seen import MigReading, Seen
-from gpuportion.allocator.nvml.mig import BUSY, FULL, MigError, Migs
+from gpuportion.allocator.nvml.mig import BUSY, FULL, MigError, Migs, NamelessError
 
 log: Final = logging.getLogger("gpuportiond")
 
@@ -42,7 +43,8 @@ class Outcome:
     """What came of an act.
 
     `made`: the instance, whole, as the driver shows it; `memory`: bytes that it has. `is_full`: the driver has no room
-    at that place after all. `left`: the id of a GPU instance that was made and could not be undone. `removed`, `kept`:
+    at that place after all. `left`: the id of a GPU instance that was made and could not be undone, UNMADE if it is not
+    known. `removed`, `kept`:
     keys of records, with why. `trouble`: why it failed. `reading`: the GPU after it, None if it could not be read."""
 
     made: Seen | None = None
@@ -90,6 +92,8 @@ def _made(migs: Migs, record: Record) -> Outcome:
     here("mig-making")
     try:
         gi = migs.create_gi(record.gpu, record.profile, record.start, record.size)
+    except NamelessError as problem:
+        return Outcome(trouble=f"{problem}; and it could not be undone", left=UNMADE)
     except MigError as problem:
         return Outcome(is_full=problem.kind == FULL, trouble=str(problem))
     here("mig-gpu-instance-made")

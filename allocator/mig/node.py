@@ -24,6 +24,7 @@ class MigNode:
         self._roles = roles
         self._gpus: dict[str, Gpu] = {}
         self._readings: dict[str, MigReading] = {}
+        self._slices: dict[str, int] = {}
         self._acts: Counter[str] = Counter()
         self._changed: dict[str, float] = {}
         self.has_looked = False
@@ -38,7 +39,7 @@ class MigNode:
         self.has_looked = True
         for uuid, reading in readings.items():
             if self.is_still(uuid) and reading.at >= self._changed.get(uuid, 0.0):
-                self._readings[uuid] = reading
+                self._take(uuid, reading)
         for uuid in self._readings.keys() - readings.keys():
             del self._readings[uuid]
 
@@ -51,7 +52,13 @@ class MigNode:
         self._acts[uuid] -= 1
         self._changed[uuid] = at
         if reading is not None:
-            self._readings[uuid] = reading
+            self._take(uuid, reading)
+
+    def _take(self, uuid: str, reading: MigReading) -> None:
+        """How many compute slices a GPU has is remembered: a driver that fails does not tell, and it stays the same."""
+        self._readings[uuid] = reading
+        if reading.profiles:
+            self._slices[uuid] = geometry_of(reading.profiles).compute
 
     def is_still(self, uuid: str) -> bool:
         """Whether no act on it is under way."""
@@ -152,5 +159,5 @@ class MigNode:
             profile=record.name,
             memory=record.memory,
             compute=record.compute,
-            compute_total=geometry_of(self._readings[gpu.uuid].profiles).compute,
+            compute_total=self._slices[gpu.uuid],
         )

@@ -92,13 +92,14 @@ class Record:
         return (self.profile, self.start, self.size) == (seen.profile, seen.start, seen.size)
 
     def is_same(self, seen: Seen) -> bool:
-        """Whether `seen` is this very instance; of one that is being removed its compute instance may be gone."""
+        """Whether `seen` is this very instance; of one that is being removed the compute instance may be gone, or may
+        never have been told."""
         if self.gi == UNMADE:
             return self.lies_as(seen)
         if self.gi != seen.id or not self.lies_as(seen):
             return False
         ours = [one for one in seen.computes if (one.id, one.uuid) == (self.ci, self.uuid)]
-        return bool(ours) or (self.phase is Phase.REMOVING and not seen.computes)
+        return bool(ours) or (self.phase is Phase.REMOVING and (not seen.computes or self.ci == UNMADE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ class MigError(Exception):
         super().__init__(sentence(problem))
 
 
+class NamelessError(MigError):
+    """There is an instance now, and nobody knows its id."""
+
+
 class Migs:
     """A session for MIG, by the GPUs' UUIDs. May be used by several threads, one for each GPU."""
 
@@ -90,14 +94,17 @@ class Migs:
     # Acts
 
     def create_gi(self, uuid: str, profile: int, start: int, size: int) -> int:
-        """A GPU instance at this place; its id."""
+        """A GPU instance at this place; its id. NamelessError: it was made, but neither can be told nor be undone."""
         where = pynvml.c_nvmlGpuInstancePlacement_t(start, size)
         try:
             device = self._device(uuid)
             handle = pynvml.nvmlDeviceCreateGpuInstanceWithPlacement(device, profile, ctypes.byref(where))
-            return int(pynvml.nvmlGpuInstanceGetInfo(handle).id)
         except pynvml.NVMLError as problem:
             raise MigError(problem) from None
+        try:
+            return int(pynvml.nvmlGpuInstanceGetInfo(handle).id)
+        except pynvml.NVMLError as problem:
+            raise _undone(handle, problem) from None
 
     def create_ci(self, uuid: str, gi: int, slices: int) -> int:
         """The compute instance that has all `slices` of a GPU instance; its id."""
@@ -146,6 +153,15 @@ class Migs:
             total = int(pynvml.nvmlDeviceGetMemoryInfo(device).total)
             known = self._profiles[uuid, mode] = tuple(_profiles(device, total))
         return known
+
+
+def _undone(handle: Any, problem: pynvml.NVMLError) -> MigError:
+    """What to raise for an instance that was just made and that the driver does not tell of."""
+    try:
+        pynvml.nvmlGpuInstanceDestroy(handle)
+    except pynvml.NVMLError:
+        return NamelessError(problem)
+    return MigError(problem)
 
 
 def _profiles(device: Any, total: int) -> Iterator[Profile]:

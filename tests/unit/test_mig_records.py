@@ -16,6 +16,7 @@ BOOT, GPU, PROFILE = "boot-1", "GPU-1", 19
 MAKING = Record(1, BOOT, GPU, PROFILE, "1g.5gb", 6, 1, 4864 << 20, 1, token="t")
 READY = dataclasses.replace(MAKING, phase=Phase.READY, gi=13, ci=0, uuid="MIG-a")
 REMOVING = dataclasses.replace(READY, phase=Phase.REMOVING, token="")
+UNTOLD = dataclasses.replace(REMOVING, ci=-1, uuid="")
 WHOLE = Seen(13, PROFILE, 6, 1, (Compute(0, "MIG-a"),))
 HALF = dataclasses.replace(WHOLE, computes=())
 OTHER = dataclasses.replace(WHOLE, computes=(Compute(0, "MIG-b"),))
@@ -44,6 +45,8 @@ NUMBERED = dataclasses.replace(WHOLE, id=14)
         pytest.param(REMOVING, [], set(), Change.GONE, id="it-was-removed"),
         pytest.param(REMOVING, [OTHER], set(), Change.GONE, id="removed-and-made-again-by-somebody"),
         pytest.param(REMOVING, None, set(), None, id="removal-waits-for-the-driver"),
+        pytest.param(UNTOLD, [WHOLE], set(), Change.REMOVED, id="made-and-never-told-of"),
+        pytest.param(UNTOLD, [NUMBERED], set(), Change.GONE, id="undone-after-all"),
     ],
 )
 def test_a_record_is_what_the_driver_shows(
