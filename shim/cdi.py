@@ -110,14 +110,23 @@ class _Reader:
         found = of.get(name)
         if found is None:
             return None
-        if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        if not isinstance(found, kind):
             raise self.wrong(f"{where}.{name}", f"is not {_KINDS[kind]}")
+        return found
+
+    def number(self, of: Mapping[str, Any], name: str, where: str) -> int | None:
+        """Not below 0: OCI takes a major or minor of -1 for every one, so it would let in more than one device."""
+        found = self.value(of, name, int, where)
+        if found is not None and (isinstance(found, bool) or found < 0):
+            raise self.wrong(f"{where}.{name}", f"is not {_KINDS[int]}")
         return found
 
     def text(self, of: Mapping[str, Any], name: str, where: str) -> str:
         found = self.value(of, name, str, where)
-        if not found or "\0" in found:
+        if not found:
             raise self.wrong(f"{where}.{name}", "is missing")
+        if "\0" in found:
+            raise self.wrong(f"{where}.{name}", "has a zero byte")
         return found
 
     def path(self, of: Mapping[str, Any], name: str, where: str) -> str:
@@ -147,7 +156,7 @@ class _Reader:
         return tuple(read(one, f"{where}.{name}[{at}]") for at, one in enumerate(found))
 
 
-_KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
+_KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a whole number from 0", list: "a list"}
 _SPEC: Final = ("cdiVersion", "kind", "annotations", "devices", "containerEdits")
 _DEVICE: Final = ("name", "annotations", "containerEdits")
 _EDITS: Final = ("env", "deviceNodes", "mounts", "hooks", "additionalGids", "additionalGIDs")
@@ -211,11 +220,11 @@ def _node(reader: _Reader, document: object, where: str) -> DeviceNode:
         host_path=reader.path(of, "hostPath", where) if of.get("hostPath") else path,
         type=kind or None,
         permissions=permissions,
-        major=reader.value(of, "major", int, where),
-        minor=reader.value(of, "minor", int, where),
-        file_mode=reader.value(of, "fileMode", int, where),
-        uid=reader.value(of, "uid", int, where),
-        gid=reader.value(of, "gid", int, where),
+        major=reader.number(of, "major", where),
+        minor=reader.number(of, "minor", where),
+        file_mode=reader.number(of, "fileMode", where),
+        uid=reader.number(of, "uid", where),
+        gid=reader.number(of, "gid", where),
     )
 
 
@@ -239,7 +248,7 @@ def _hook(reader: _Reader, document: object, where: str) -> Hook:
         path=reader.path(of, "path", where),
         args=reader.texts(of, "args", where),
         env=reader.texts(of, "env", where),
-        timeout=reader.value(of, "timeout", int, where),
+        timeout=reader.number(of, "timeout", where),
     )
 
 

@@ -34,7 +34,7 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
     "a zero byte in a path": (
         ["containerEdits", "deviceNodes", 0, "path"],
         "/dev/nvidiactl\0",
-        "containerEdits.deviceNodes[0].path is missing",
+        "containerEdits.deviceNodes[0].path has a zero byte",
     ),
     "a bool as a number": (
         ["containerEdits", "deviceNodes", 0, "major"],
@@ -162,12 +162,13 @@ BROKEN: dict[str, tuple[list[str | int], object, str]] = {
     "a group of no number": (["containerEdits", "additionalGids"], ["video"], "is not a list of group ids"),
 }
 BROKEN |= {
-    f"{name} in words": (
+    f"{name}: {value!r}": (
         ["containerEdits", "deviceNodes", 0, name],
-        "5",
-        f"containerEdits.deviceNodes[0].{name} is not a whole number",
+        value,
+        f"containerEdits.deviceNodes[0].{name} is not a whole number from 0",
     )
-    for name in ("minor", "fileMode", "uid", "gid")
+    for name in ("major", "minor", "fileMode", "uid", "gid")
+    for value in ("5", -1, 1.5)
 }
 
 
@@ -339,7 +340,7 @@ def test_every_field_is_read() -> None:
             },
             {"path": "/dev/c", "type": "", "permissions": ""},
             {"path": "/dev/d", "type": "b", "permissions": "none"},
-            {"path": "/dev/e", "type": "u"},
+            {"path": "/dev/e", "type": "u", "major": 0, "minor": 0},
         ],
         "mounts": [
             {"hostPath": "/h", "containerPath": "/c", "options": ["ro", "nosuid"], "type": "bind"},
@@ -360,7 +361,7 @@ def test_every_field_is_read() -> None:
             cdi.DeviceNode("/dev/a", "/dev/b", "c", 195, 3, 438, "rw", 5, 6),
             cdi.DeviceNode("/dev/c", "/dev/c"),
             cdi.DeviceNode("/dev/d", "/dev/d", "b", permissions="none"),
-            cdi.DeviceNode("/dev/e", "/dev/e", "u"),
+            cdi.DeviceNode("/dev/e", "/dev/e", "u", 0, 0),
         ),
         mounts=(cdi.Mount("/h", "/c", ("ro", "nosuid"), "bind"), cdi.Mount("/i", "/d")),
         hooks=(
