@@ -34,6 +34,12 @@ foreach(bench interpose_bench interpose_crowd)
   target_link_libraries(${bench} PRIVATE warnings pthread ${CMAKE_DL_LIBS})
 endforeach()
 
+add_library(interpose_unshared MODULE EXCLUDE_FROM_ALL
+  ${CMAKE_CURRENT_SOURCE_DIR}/../bench/native/unshared_driver.c)
+target_include_directories(interpose_unshared PRIVATE src)
+target_compile_options(interpose_unshared PRIVATE -O2)
+set_target_properties(interpose_unshared PROPERTIES PREFIX "" SUFFIX ".so")
+
 foreach(partial driver nvml)
   add_library(cap_partial_${partial} MODULE EXCLUDE_FROM_ALL ${native}/partial_${partial}.c)
   target_include_directories(cap_partial_${partial} PRIVATE src)

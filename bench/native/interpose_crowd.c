@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What the library adds where much is going on: in turns with the driver itself, batch by batch, medians of
- * the differences of computed time (both_ways.h). Nanoseconds, one number a line.
+ * the differences of computed time (both_ways.h). What is compared with a quiet case is measured in rounds of
+ * both, so that a machine that is slow for a while is so for both. Nanoseconds, one number a line.
  *
- *   interpose_crowd DRIVER LIBRARY async | launch       -> the driver's own, what is added
- *   interpose_crowd DRIVER LIBRARY live COUNT           -> added to a pair of 4 KiB, and of 2 MiB, with so
- * many live blocks interpose_crowd DRIVER LIBRARY threads COUNT        -> added in one thread, in so many at
- * once interpose_crowd DRIVER LIBRARY processes COUNT      -> added alone, beside so many that hold memory
- *   interpose_crowd DRIVER LIBRARY count WHAT N         -> nothing; N calls of WHAT (small, large, async,
+ *   interpose_crowd DRIVER LIBRARY async | launch     -> the driver's own, what is added
+ *   interpose_crowd DRIVER LIBRARY live COUNT         -> added to a pair of 4 KiB, and of 2 MiB, with so many
+ *                                                        live blocks
+ *   interpose_crowd DRIVER LIBRARY threads COUNT      -> added in one thread, in so many at once
+ *   interpose_crowd DRIVER LIBRARY processes COUNT    -> added alone; more of it beside so many that hold
+ * memory interpose_crowd DRIVER LIBRARY count WHAT N       -> nothing; N calls of WHAT (small, large, async,
  * launch; before it native-), to be counted from outside */
 #define _GNU_SOURCE
 #include "both_ways.h"
@@ -17,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BATCHES = 301, CALLS = 300, MOST = 128 };
+enum { BATCHES = 301, CALLS = 300, MOST = 128, ROUNDS = 9, PER_ROUND = 41 };
 enum { SMALL = 4096, LARGE = 2 << 20, KEPT = 64 << 10 };
 
 typedef void call_f(const struct way *, size_t);
@@ -35,15 +37,20 @@ static double batch(call_f *call, const struct way *way, size_t bytes) {
     return (computed() - begin) / CALLS;
 }
 
-static struct found compare(call_f *call, size_t bytes) {
+/* With a barrier all threads are at the driver itself, or all at the library. */
+static struct found compare(call_f *call, size_t bytes, int batches, pthread_barrier_t *together) {
     static _Thread_local double alone[BATCHES], added[BATCHES];
-    for (int i = 0; i < BATCHES; i++) {
-        double first = batch(call, i % 2 ? &native : &ours, bytes);
-        double second = batch(call, i % 2 ? &ours : &native, bytes);
-        alone[i] = i % 2 ? first : second;
-        added[i] = i % 2 ? second - first : first - second;
+    for (int i = 0; i < batches; i++) {
+        double took[2];
+        for (int turn = 0; turn < 2; turn++) {
+            if (together)
+                pthread_barrier_wait(together);
+            took[(i + turn) % 2] = batch(call, (i + turn) % 2 ? &ours : &native, bytes);
+        }
+        alone[i] = took[0];
+        added[i] = took[1] - took[0];
     }
-    return (struct found){median(alone, BATCHES), median(added, BATCHES)};
+    return (struct found){median(alone, batches), median(added, batches)};
 }
 
 static void say(double number) {
@@ -51,7 +58,7 @@ static void say(double number) {
 }
 
 static void both(call_f *call, size_t bytes) {
-    struct found found = compare(call, bytes);
+    struct found found = compare(call, bytes, BATCHES, NULL);
     say(found.native);
     say(found.added);
 }
@@ -60,9 +67,13 @@ static void with_live(long count) {
     CUdeviceptr *kept = calloc((size_t)count, sizeof *kept);
     for (long i = 0; i < count; i++)
         must(ours.alloc(&kept[i], i % 1024 ? KEPT / 16 : LARGE), "a live block");
-    say(compare(pair, SMALL).added);
-    say(compare(pair, LARGE).added);
+    say(compare(pair, SMALL, BATCHES, NULL).added);
+    say(compare(pair, LARGE, BATCHES, NULL).added);
     free(kept);
+}
+
+static double quiet(void) {
+    return compare(pair, LARGE, PER_ROUND, NULL).added;
 }
 
 static CUcontext context;
@@ -70,29 +81,35 @@ static pthread_barrier_t barrier;
 
 static void *one_of_many(void *added) {
     must(ours.set_current(context), "context");
-    pthread_barrier_wait(&barrier);
-    *(double *)added = compare(pair, LARGE).added;
+    *(double *)added = compare(pair, LARGE, PER_ROUND, &barrier).added;
     return NULL;
 }
 
-static void in_threads(long count) {
+static double all_at_once(long count) {
     pthread_t thread[MOST];
     double added[MOST];
-    say(compare(pair, LARGE).added);
-    pthread_barrier_init(&barrier, NULL, (unsigned)count);
     for (long i = 0; i < count; i++)
         if (pthread_create(&thread[i], NULL, one_of_many, &added[i]))
             exit(1);
     for (long i = 0; i < count; i++)
         pthread_join(thread[i], NULL);
-    say(median(added, (int)count));
+    return median(added, (int)count);
 }
 
-/* A process that begins when it is told to, says that it holds a block, and goes when the other end does. */
-static void neighbour(int go, int end, int ready, const char *driver, const char *library) {
+static void in_threads(long count) {
+    double one[ROUNDS], many[ROUNDS];
+    pthread_barrier_init(&barrier, NULL, (unsigned)count);
+    for (int i = 0; i < ROUNDS; i++) {
+        one[i] = quiet();
+        many[i] = all_at_once(count);
+    }
+    say(median(one, ROUNDS));
+    say(median(many, ROUNDS));
+}
+
+/* Says that it holds a block, and goes when the other end does. */
+static void neighbour(int end, int ready, const char *driver, const char *library) {
     char byte;
-    if (read(go, &byte, 1) != 1)
-        _exit(0);
     native = way_by(driver), ours = way_by(library);
     CUdeviceptr at;
     begun(&ours);
@@ -100,28 +117,63 @@ static void neighbour(int go, int end, int ready, const char *driver, const char
     _exit(write(ready, "", 1) != 1 || read(end, &byte, 1) != 0);
 }
 
-static void beside(long count, const char *driver, const char *library) {
-    int go[2], end[2], ready[2];
+static void tell(int fd) {
+    if (write(fd, "", 1) != 1)
+        _exit(1);
+}
+
+static int hear(int fd) {
     char byte;
-    if (pipe(go) || pipe(end) || pipe(ready))
+    return read(fd, &byte, 1) == 1;
+}
+
+/* Brings neighbours, and has them go again, each time it is told. It has no driver: what it forks begins. */
+static void bring_neighbours(long count, int told, int done, const char *driver, const char *library) {
+    while (hear(told)) {
+        int end[2], ready[2];
+        if (pipe(end) || pipe(ready))
+            _exit(1);
+        for (long i = 0; i < count; i++)
+            if (!fork()) {
+                close(end[1]);
+                neighbour(end[0], ready[1], driver, library);
+            }
+        for (long i = 0; i < count; i++)
+            hear(ready[0]);
+        tell(done);
+        hear(told);
+        close(end[1]);
+        while (wait(NULL) > 0)
+            ;
+        close(end[0]), close(ready[0]), close(ready[1]);
+        tell(done);
+    }
+    _exit(0);
+}
+
+static void beside(long count, const char *driver, const char *library) {
+    int order[2], done[2];
+    double alone[ROUNDS], more[ROUNDS];
+    if (pipe(order) || pipe(done))
         exit(1);
-    for (long i = 0; i < count; i++)
-        if (!fork()) {
-            close(go[1]);
-            close(end[1]);
-            neighbour(go[0], end[0], ready[1], driver, library);
-        }
+    if (!fork()) {
+        close(order[1]);
+        bring_neighbours(count, order[0], done[1], driver, library);
+    }
     native = way_by(driver), ours = way_by(library);
     context = begun(&ours);
-    say(compare(pair, LARGE).added);
-    for (long i = 0; i < count; i++)
-        if (write(go[1], "", 1) != 1 || read(ready[0], &byte, 1) != 1)
-            exit(1);
-    say(compare(pair, LARGE).added);
-    close(go[1]);
-    close(end[1]);
-    while (wait(NULL) > 0)
-        ;
+    for (int i = 0; i < ROUNDS; i++) {
+        double before = quiet();
+        tell(order[1]), hear(done[0]);
+        double among = quiet();
+        tell(order[1]), hear(done[0]);
+        alone[i] = (before + quiet()) / 2;
+        more[i] = among - alone[i];
+    }
+    close(order[1]);
+    wait(NULL);
+    say(median(alone, ROUNDS));
+    say(median(more, ROUNDS));
 }
 
 /* valgrind hands out addresses from below 4 GiB on, where the simulated driver keeps those of 32 bits alone.

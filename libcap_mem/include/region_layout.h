@@ -7,11 +7,13 @@
  */
 #define GP_POLICY_MAGIC 0x31594c4f50505047
 #define GP_LEDGER_MAGIC 0x315244454c505047
-#define GP_LAYOUT_VERSION 2
-#define GP_OLDEST_LAYOUT 1 /* that this one reads: it has no `cells` in the policy, and no `unseen` */
+#define GP_LAYOUT_VERSION 3
+#define GP_KEEPING_LAYOUT 3 /* from here on lanes keep bytes; before, that word is zero */
+#define GP_OLDEST_LAYOUT 1  /* that this one reads: it has no `cells` in the policy, and no `unseen` */
 #define GP_MAX_GPUS 16
 #define GP_CELLS 256
 #define GP_LANES 8
+#define GP_KEPT_UNIT 4096 /* bytes */
 #define GP_PATH 256
 #define GP_REFUSALS 16
 #define GP_API 24
@@ -56,9 +58,11 @@ typedef struct {
  * cell c, byte GP_CELLS + c lasts as long as what cell c holds.
  *
  * A tag names the change that made a total what it is: number << 16 | cell << 8 | lane. Lane GP_VOID: the
- * change took out all that the cell held, and the number is the generation of the owner who left it.
+ * change took out all that the cell held, and the number is the generation of the owner who left it. Lane
+ * GP_DRAINED | l: the change took out what lane l kept, and the number is that of the lane's own last change.
  */
 #define GP_VOID 255
+#define GP_DRAINED 64
 
 typedef struct {
     uint64_t used; /* bytes */
@@ -68,7 +72,7 @@ typedef struct {
 typedef struct {
     uint64_t done;    /* number of this lane's last change that counts */
     uint64_t held[2]; /* bytes after change n: held[n & 1]; the other one is being prepared, or past */
-    uint64_t reserved;
+    uint64_t kept;    /* of these, what nobody uses: see kept.h */
 } gp_lane;
 
 typedef struct {

@@ -4,7 +4,8 @@
  *
  *   ledger_explore all LIMIT PREEMPTIONS KILLS RESIZES SCRIPT...   every schedule within these bounds
  *   ledger_explore random SEED RUNS STEPS                          long ones: kills, stops, forks, resizes,
- * threads
+ * threads; `resizing`: two in need of the last byte, and a limit that moves; `keeping`: some at the limit,
+ * who give back and take again
  *
  * SCRIPT, one a process: rN reserve, fN free if so much is held, cN charge, u ask for the use; before '|'
  * nobody interferes; X dies; A+B: two threads. Exit status 1 and the last steps on a violation.
@@ -57,10 +58,14 @@ static void go_to(int next) {
     swapcontext(&routine[from].context, to);
 }
 
+/* After a load there is nothing new to judge. */
 void explore_step(const char *access) {
-    world_observe();
+    static int changed;
+    if (changed)
+        world_observe();
     if (!routine[current].prelude)
         go_to(choose(0));
+    changed = strncmp(access, "load", 4) != 0;
     trace[steps % TRACE].thread = current;
     trace[steps++ % TRACE].access = access;
     thread[current].steps++;
@@ -229,7 +234,8 @@ static void explore_all(char **bound, char **script, int n) {
 /* Random ones. */
 static uint64_t seed;
 static long step_limit, alone_since;
-static int switch_odds, kill_odds, resize_odds, longest_stop, most_bytes, two_threads, alone, resizing;
+static int switch_odds, kill_odds, resize_odds, longest_stop, most_bytes, two_threads, alone, resizing,
+    keeping;
 
 static unsigned rnd(unsigned n) {
     seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
@@ -240,7 +246,10 @@ static void do_anything(void) {
     for (;;) {
         unsigned what = rnd(16);
         uint64_t held = world_holds(thread[current].process), bytes = 1 + rnd((unsigned)most_bytes);
-        if (resizing)
+        if (keeping)
+            held && (held > 2 || rnd(2)) ? call_release(1)
+                                         : (void)(rnd(8) ? call_reserve(1) : call_charge(1));
+        else if (resizing)
             held ? call_release(held) : (void)call_reserve(1);
         else if (what < 8)
             call_reserve(bytes);
@@ -262,7 +271,7 @@ static void start_threads_of(int p) {
 
 static void disturb(void) {
     int n = threads >> two_threads, p = (int)rnd((unsigned)n), q = (int)rnd((unsigned)n);
-    if (!resizing && rnd((unsigned)kill_odds) == 0 && process[p].alive)
+    if (!resizing && !keeping && rnd((unsigned)kill_odds) == 0 && process[p].alive)
         world_kill(p);
     if (rnd((unsigned)kill_odds / 2) == 0 && !process[q].alive) {
         if (process[p].alive && rnd(2))
@@ -272,7 +281,7 @@ static void disturb(void) {
         start_threads_of(q);
     }
     if (rnd((unsigned)resize_odds) == 0)
-        world_resize(resizing || rnd(4) ? full_limit - rnd(2) : rnd(7));
+        world_resize(resizing || keeping || rnd(4) ? full_limit - rnd(2) : rnd(7));
     if (rnd(100) == 0)
         routine[rnd((unsigned)threads)].stopped_until = steps + rnd((unsigned)longest_stop);
 }
@@ -309,6 +318,14 @@ static int choose_random(int spinning) {
 }
 
 static int draw_settings(void) {
+    if (keeping) {
+        switch_odds = 1 + (int)rnd(16);
+        kill_odds = 1000;
+        resize_odds = rnd(2) ? 10 + (int)rnd(40) : 100000;
+        longest_stop = rnd(3) ? 100 : 1000;
+        full_limit = 2 + rnd(4);
+        return 2 + (int)rnd(PROCESSES - 1);
+    }
     two_threads = !resizing && rnd(3) == 0;
     switch_odds = 1 + (int)rnd(resizing ? 16 : 8);
     kill_odds = 30 + (int)rnd(300);
@@ -342,13 +359,14 @@ int main(int argc, char **argv) {
         return perror("mmap"), 2;
     if (argc > 6 && argc - 6 <= PROCESSES && !strcmp(argv[1], "all"))
         explore_all(argv + 2, argv + 6, argc - 6);
-    else if (argc == 5 && (!strcmp(argv[1], "random") || (resizing = !strcmp(argv[1], "resizing"))))
+    else if (argc == 5 && (!strcmp(argv[1], "random") || (resizing = !strcmp(argv[1], "resizing")) ||
+                           (keeping = !strcmp(argv[1], "keeping"))))
         explore_random(strtoull(argv[2], 0, 10), atol(argv[3]), atol(argv[4]));
     else
         return fprintf(stderr, "usage: see the first lines of explore.c\n"), 2;
     printf("no violation: %ld runs, %ld grants, %ld refusals, %ld without a cell, %ld dead shares taken out, "
-           "longest "
-           "call %ld steps\n",
-           runs, tally.grants, tally.refusals, tally.full, tally.taken_out, tally.longest_call);
+           "%ld times something kept, %ld times drained, longest call %ld steps\n",
+           runs, tally.grants, tally.refusals, tally.full, tally.taken_out, tally.kept, tally.drained,
+           tally.longest_call);
     return 0;
 }

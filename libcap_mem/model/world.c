@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Truth is kept by cell: what was granted to its owner and not given back. A change of the total must be made
- * by the cell's own process and be what its call wants, or take out a dead one's share whole; the daemon's
- * reader must agree with the truth at every instant; a grant or refusal must have been right at some moment
- * of the call. */
+/* The truth, by cell: what was granted to its owner and not given back. A change of it must be made by the
+ * cell's own process and be what its call wants. The total is the truth and what lanes keep; it changes with
+ * the truth, or loses a dead one's share whole, or what a lane kept. The daemon's reader must agree with the
+ * truth at every instant; a grant or refusal must have been right at some moment of the call. */
 #include "world.h"
 
 #include <string.h>
 
+#include "kept.h"
 #include "os.h"
 
 #define DESCRIPTIONS 64
@@ -20,7 +21,7 @@ static _Alignas(4096) unsigned char bytes[sizeof(gp_ledger_file) + sizeof(gp_led
 static gp_ledger_file *const file = (gp_ledger_file *)bytes;
 static gp_policy policy;
 static gp_total last;
-static uint64_t truth[GP_CELLS];
+static uint64_t truth[GP_CELLS], kept[GP_CELLS];
 static struct description {
     unsigned holders; /* processes, by bit */
     uint64_t memory;  /* device memory of the process that opened it; lives as long */
@@ -69,9 +70,9 @@ static void judge_taking_out(unsigned cell, int64_t change) {
     tally.taken_out++;
     if (owner_lives(cell))
         violation("took out the share of a living process");
-    if ((uint64_t)-change != truth[cell])
+    if ((uint64_t)-change != truth[cell] + kept[cell])
         violation("took out more or less than the dead left");
-    truth[cell] = 0;
+    truth[cell] = kept[cell] = 0;
     for (int i = 0; i < threads; i++)
         thread[i].dead &= ~(1u << cell); /* what it holds next is new */
 }
@@ -92,18 +93,50 @@ static void judge_change(unsigned cell, int64_t change) {
     truth[cell] += (uint64_t)change;
 }
 
+static void judge_draining(unsigned cell, int64_t change) {
+    tally.drained++;
+    if (change >= 0 || (uint64_t)-change > kept[cell])
+        violation("took out what no lane kept");
+    kept[cell] += (uint64_t)change;
+}
+
+/* The total stays as it is: a grant is made of what a lane keeps, or the lane keeps what is given back. */
+static void judge_keeping(unsigned cell, int64_t change) {
+    tally.kept += change < 0;
+    judge_change(cell, change);
+    kept[cell] -= (uint64_t)change;
+    note_moment();
+}
+
+/* What the lanes of a cell keep, those that the total's tag says are drained apart. */
+static uint64_t lanes_keep(unsigned cell) {
+    const gp_ledger_gpu *gpu = &file->gpu[0];
+    uint64_t generation = file->cell[cell].generation, sum = 0, mark = (uint64_t)cell << 8;
+    if (gpu->share[cell].voided >= generation || gpu->total.tag == (generation << 16 | mark | GP_VOID))
+        return 0;
+    for (unsigned i = 0; i < GP_LANES; i++) {
+        const gp_lane *lane = &gpu->lane[cell][i];
+        int drained = gpu->total.tag == (lane->done << 16 | mark | GP_DRAINED | i) && !gp_is_open(lane->kept);
+        sum += drained ? 0 : gp_kept(lane->kept);
+    }
+    return sum;
+}
+
 static void judge_shares(void) {
-    uint64_t sum = 0, memory = 0;
+    uint64_t sum = 0, memory = 0, idle = 0;
     for (unsigned cell = 0; cell < GP_CELLS; cell++) {
         uint64_t share = gp_ledger_share(file, 0, cell);
         if (share != truth[cell])
-            violation("a cell's share is not the truth");
+            judge_keeping(cell, (int64_t)(share - truth[cell]));
+        if (lanes_keep(cell) != kept[cell])
+            violation("lanes do not keep what was put there");
         sum += share;
+        idle += kept[cell];
     }
     for (int fd = 1; fd < DESCRIPTIONS; fd++)
         memory += description[fd].memory;
-    if (sum != file->gpu[0].total.used)
-        violation("the total is not the sum of the shares");
+    if (sum + idle != file->gpu[0].total.used)
+        violation("the total is not the sum of the shares and what is kept");
     if (memory > sum)
         violation("more device memory is in use than is accounted");
 }
@@ -118,6 +151,8 @@ void world_observe(void) {
         last = now;
         if ((now.tag & 255) == GP_VOID)
             judge_taking_out(cell, change);
+        else if (now.tag & GP_DRAINED)
+            judge_draining(cell, change);
         else
             judge_change(cell, change);
         note_moment();
@@ -134,6 +169,7 @@ void world_reset(uint64_t limit, int processes) {
     memset(bytes, 0, sizeof bytes);
     memset(&policy, 0, sizeof policy);
     memset(truth, 0, sizeof truth);
+    memset(kept, 0, sizeof kept);
     memset(description, 0, sizeof description);
     memset(lock, 0, sizeof lock);
     memset(thread, 0, sizeof thread);
@@ -149,8 +185,8 @@ void world_reset(uint64_t limit, int processes) {
 void world_start(int p) {
     memset(&process[p], 0, sizeof process[p]);
     process[p].alive = 1;
-    process[p].ledger =
-        (struct gp_ledger){.file = file, .own = &process[p].own, .policy = &policy, .gpus = 1, .spare = -1};
+    process[p].ledger = (struct gp_ledger){
+        .file = file, .own = &process[p].own, .policy = &policy, .gpus = 1, .keeps = 1, .spare = -1};
 }
 
 void world_fork(int parent, int child) {
@@ -275,7 +311,7 @@ int gp_os_lock(int fd, unsigned byte) {
     explore_step("lock");
     if (lock[byte] && lock[byte] != fd)
         return 0;
-    if (byte >= GP_CELLS && truth[byte - GP_CELLS])
+    if (byte >= GP_CELLS && truth[byte - GP_CELLS] + kept[byte - GP_CELLS])
         violation("a new owner took what a dead one left for its own");
     lock[byte] = fd;
     note_moment();

@@ -54,7 +54,7 @@ void call_release(uint64_t bytes);
 void call_used(void);
 
 struct tally {
-    long grants, refusals, full, taken_out, kills, forks, resizes, longest_call;
+    long grants, refusals, full, taken_out, drained, kept, kills, forks, resizes, longest_call;
 };
 extern struct tally tally;
 

@@ -34,6 +34,20 @@ static void synchronize(const struct request *ask) {
     (ask->per_thread ? real_cuStreamSynchronize_ptsz : real_cuStreamSynchronize)(ask->stream);
 }
 
+/* CUDA_SUCCESS too where the driver is too old to capture. */
+static CUresult ask_capturing(const struct request *ask, int *capturing) {
+    *capturing = 0;
+    CUresult rc =
+        (ask->per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask->stream, capturing);
+    return rc == CUDA_ERROR_NOT_SUPPORTED ? CUDA_SUCCESS : rc;
+}
+
+/* The legacy stream cannot be captured. It may have to wait for another's capture: then the driver refuses,
+ * and nothing may be waited for. */
+static int is_legacy(const struct request *ask) {
+    return ask->stream == (CUstream)1 || (!ask->stream && !ask->per_thread);
+}
+
 /* What a request may make a pool grow by: whole chunks, and not beyond its own bound. */
 static uint64_t growth(const struct gp_pool *pool, uint64_t bytes) {
     uint64_t chunks = gp_round_up(bytes, pool->chunk), most = gp_round_up(pool->largest, pool->chunk);
@@ -46,9 +60,16 @@ static uint64_t growth(const struct gp_pool *pool, uint64_t bytes) {
 /* Room for the growth that a request may cause, in *hold. The pool is locked, and again when this returns. */
 static int make_room(struct gp_pool *pool, const struct request *ask, uint64_t *hold) {
     uint64_t used = 0;
+    int capturing;
+    if (pool->largest)
+        gp_pool_refresh(pool); /* how much it may still grow, what it holds now decides */
     *hold = growth(pool, ask->bytes);
     if (gp_try(pool->gpu, *hold))
         return 1;
+    if (is_legacy(ask) && ask_capturing(ask, &capturing)) {
+        *hold = 0; /* the driver will say no */
+        return 1;
+    }
     gp_unlock(&pool->lock);
     synchronize(ask); /* what was freed on this stream is free only then */
     gp_pools_trim(pool->gpu);
@@ -76,30 +97,31 @@ static void learn(struct gp_pool *pool, uint64_t reserved, int short_of_it) {
         pool->chunk = chunk;
 }
 
-/* Turns the room that was held into what the pool has grown by. 0: it grew beyond, and there is no room for
- * that. */
+/* Turns the room that was held into what the pool has grown by, or shrunk since it was last asked. 0: it grew
+ * beyond, and there is no room for that. */
 static int settle(struct gp_pool *pool, uint64_t hold) {
-    uint64_t reserved = pool->charged;
+    uint64_t covered = pool->charged + hold, reserved = covered;
     gp_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
-    uint64_t covered = pool->charged + hold;
     learn(pool, reserved, reserved > covered);
-    int fits = reserved <= covered || gp_try(pool->gpu, reserved - covered);
-    if (fits && reserved > covered)
-        covered = reserved;
-    pool->charged = covered; /* refresh, below or in undo, gives back what is too much */
-    return fits;
+    pool->charged = covered;
+    if (reserved > covered && !gp_try(pool->gpu, reserved - covered))
+        return 0;
+    if (reserved < covered)
+        gp_give_back(pool->gpu, covered - reserved);
+    pool->charged = reserved;
+    return 1;
 }
 
 static CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, int from_pool) {
     uint64_t hold;
-    gp_pool_refresh(pool);
     if (!make_room(pool, ask, &hold))
         return gp_refuse(pool->gpu, ask->bytes, "cuMemAllocAsync");
     CUresult rc = ask_driver(ask, from_pool);
     int fits = settle(pool, hold);
-    gp_pool_refresh(pool);
-    if (rc)
+    if (rc) {
+        gp_pool_refresh(pool);
         return rc;
+    }
     struct gp_block block = {
         .key = gp_key(GP_POINTER, *ask->dptr), .bytes = gp_pool_number(pool), .how = GP_OF_POOL};
     if (fits && gp_blocks_put(&block)) {
@@ -127,19 +149,13 @@ static CUresult capture(const struct request *ask, int from_pool, int gpu) {
 
 static CUresult alloc(struct request *ask) {
     struct gp_place at;
-    CUdevice device;
     int from_pool = ask->pool != NULL, capturing = 0;
     CUresult rc = gp_here(&at);
-    if (rc)
-        return rc;
-    rc =
-        (ask->per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask->stream, &capturing);
-    if (rc && rc != CUDA_ERROR_NOT_SUPPORTED)
+    if (rc || (!is_legacy(ask) && (rc = ask_capturing(ask, &capturing))))
         return rc; /* no stream, or one that waits for another's capture */
-    if (!rc && capturing)
+    if (capturing)
         return capture(ask, from_pool, at.gpu);
-    if (!from_pool &&
-        ((rc = real_cuCtxGetDevice(&device)) || (rc = real_cuDeviceGetMemPool(&ask->pool, device))))
+    if (!from_pool && (rc = real_cuDeviceGetMemPool(&ask->pool, at.device)))
         return rc;
     struct gp_pool *pool = gp_pool_of(ask->pool, at.gpu);
     if (!pool)
@@ -178,7 +194,7 @@ static CUresult free_async(CUdeviceptr dptr, CUstream stream, CUresult (*driver_
         driver_synchronizes(stream);
         gp_pools_refresh();
     }
-    gp_free_ends(&freed, rc);
+    gp_free_ends(&freed, rc, 1);
     return rc;
 }
 

@@ -73,5 +73,6 @@ int gp_ledger_attach(struct gp_ledger *ledger, const char *path, unsigned gpus, 
     }
     ledger->spare = fd;
     ledger->gpus = gpus;
+    ledger->keeps = ledger->file->version >= GP_KEEPING_LAYOUT;
     return 0;
 }

@@ -45,7 +45,8 @@ static uint64_t clean(struct gp_own *own, gp_ledger_file *file, unsigned gpu, un
         GP_STORE(lane->held[1], 0);
         if (GP_LOAD(lane->done) > GP_NUMBERS) /* scribbled */
             GP_STORE(lane->done, 0);
-        own->tally[gpu][i] = (struct gp_lane_state){GP_LOAD(lane->done), 0};
+        GP_STORE(lane->kept, 0);
+        own->lane[i].state[gpu] = (struct gp_lane_state){GP_LOAD(lane->done), 0};
     }
     GP_STORE(block->share[cell].peak, 0);
     GP_STORE(block->share[cell].refusals, 0);
@@ -132,7 +133,7 @@ int gp_cell_intact(const struct gp_ledger *ledger, const struct gp_own *own, uns
     const gp_ledger_gpu *block = &ledger->file->gpu[gpu];
     return GP_LOAD(ledger->file->cell[own->cell].generation) == own->generation &&
            GP_LOAD(block->share[own->cell].voided) < own->generation &&
-           GP_LOAD(block->lane[own->cell][lane].done) == own->tally[gpu][lane].done;
+           GP_LOAD(block->lane[own->cell][lane].done) == own->lane[lane].state[gpu].done;
 }
 
 /* The old descriptor stays open: by now its number may belong to another file. */
@@ -144,7 +145,7 @@ void gp_cell_lose(struct gp_ledger *ledger, struct gp_own *own) {
             gp_os_pause(round);
     for (unsigned gpu = 0; gpu < ledger->gpus; gpu++) {
         for (unsigned i = 0; i < GP_LANES; i++)
-            own->carried[gpu] += own->tally[gpu][i].held;
+            own->carried[gpu] += own->lane[i].state[gpu].held;
         gp_take_out(ledger->file, &ledger->file->gpu[gpu], own->cell, own->generation);
     }
     own->losses++;
@@ -158,7 +159,7 @@ void gp_cell_lose(struct gp_ledger *ledger, struct gp_own *own) {
 void gp_cell_sweep(gp_ledger_file *file, gp_ledger_gpu *gpu, int fd, unsigned except) {
     for (unsigned cell = 0; cell < GP_CELLS; cell++) {
         uint64_t generation = GP_LOAD(file->cell[cell].generation);
-        if (cell != except && gp_share_of(file, gpu, cell) && gp_os_unlocked(fd, GP_CELLS + cell))
+        if (cell != except && gp_charged_to(file, gpu, cell) && gp_os_unlocked(fd, GP_CELLS + cell))
             gp_take_out(file, gpu, cell, generation);
     }
 }

@@ -7,8 +7,9 @@
 
 enum gp_cell_state { GP_NO_CELL, GP_CELL_BUSY, GP_CELL_READY };
 
-struct gp_own_lane {
-    uint32_t busy; /* a thread of this process is in it */
+struct gp_own_lane {                         /* lines of its own: its thread writes them at every call */
+    uint32_t busy;                           /* a thread of this process is in it */
+    struct gp_lane_state state[GP_MAX_GPUS]; /* written by who is in the lane */
 } __attribute__((aligned(64)));
 
 /* All zero means: no cell yet. That is what a forked child finds, since the kernel wipes the page. */
@@ -24,7 +25,6 @@ struct gp_own {
     uint64_t unseen[GP_MAX_GPUS];  /* of what we hold, what it told us to charge */
     uint64_t carried[GP_MAX_GPUS]; /* held in a cell that was lost, to be charged to the next one */
     struct gp_own_lane lane[GP_LANES];
-    struct gp_lane_state tally[GP_MAX_GPUS][GP_LANES]; /* each written by who is in the lane */
 };
 
 /* What this process has, made if need be. NULL: none to be had, ledger->problem says why. */

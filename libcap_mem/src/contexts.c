@@ -17,7 +17,7 @@
 
 enum { REMEMBERED = 16, MADE = 1 };
 
-/* The last contexts met, each in one word that needs no lock: address << 8 | GPU + 1. */
+/* The last contexts met, each in one word that needs no lock: address << 16 | ordinal << 8 | GPU + 1. */
 struct own {
     uint64_t met[REMEMBERED];
     uint32_t primary;  /* held while the primary context is made or ended */
@@ -55,21 +55,21 @@ static CUresult admit_made(int gpu, uint64_t bytes) {
 }
 
 static CUresult meet(struct gp_place *place) {
-    CUdevice device;
     struct gp_block known;
     struct own *mine = own();
-    CUresult rc = real_cuCtxGetDevice(&device);
+    CUresult rc = real_cuCtxGetDevice(&place->device);
     if (rc)
         return rc;
     uint64_t context = (uint64_t)place->context;
-    place->gpu = gp_gpu_of(device);
+    place->gpu = gp_gpu_of(place->device);
     if (place->gpu < 0)
         return CUDA_SUCCESS;
     uint64_t bytes = cost(place->gpu);
     if (!gp_blocks_see(gp_key(GP_CONTEXT, context), &known) && enroll(context, place->gpu, bytes, 0))
         rc = admit_made(place->gpu, bytes);
-    if (mine)
-        __atomic_store_n(place_of(mine, context), context << 8 | (uint64_t)(place->gpu + 1),
+    if (mine && place->device <= 0xff)
+        __atomic_store_n(place_of(mine, context),
+                         context << 16 | (uint64_t)place->device << 8 | (uint64_t)(place->gpu + 1),
                          __ATOMIC_RELEASE);
     return rc;
 }
@@ -81,8 +81,9 @@ CUresult gp_here(struct gp_place *place) {
     struct own *mine = own();
     uint64_t context = (uint64_t)place->context;
     uint64_t met = mine ? __atomic_load_n(place_of(mine, context), __ATOMIC_ACQUIRE) : 0;
-    if (__builtin_expect(met >> 8 != context, 0))
+    if (__builtin_expect(met >> 16 != context, 0))
         return meet(place);
+    place->device = (int)(met >> 8 & 0xff);
     place->gpu = (int)(met & 0xff) - 1;
     return CUDA_SUCCESS;
 }

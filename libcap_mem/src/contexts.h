@@ -6,7 +6,8 @@
 /* Where a call of the current thread is. */
 struct gp_place {
     CUcontext context;
-    int gpu; /* of the policy, or GP_NO_GPU */
+    CUdevice device; /* its ordinal */
+    int gpu;         /* of the policy, or GP_NO_GPU */
 };
 
 /* The current context's place, for a call that allocates. A context that was made behind our back (through an

@@ -3,6 +3,9 @@
  * (cell.c); a refusal first takes out what the dead left, then is decided on a total and a limit that were
  * true together.
  *
+ * What is freed stays with the lane where there is room enough, and the next grant is made of it (kept.h):
+ * then the total is looked at, but not changed.
+ *
  * Lanes never go below zero: who frees what a sibling thread took, takes it from the sibling's lane. So a
  * cell's share cannot be negative, and a process cannot give back what it does not hold.
  */
@@ -12,6 +15,7 @@
 #include <time.h>
 
 #include "cell.h"
+#include "keeping.h"
 #include "os.h"
 #include "shared_word.h"
 #include "unseen.h"
@@ -31,20 +35,17 @@ uint64_t gp_limit(const struct gp_ledger *ledger, unsigned gpu) {
 static uint64_t own_bytes(const struct gp_own *own, unsigned gpu) {
     uint64_t sum = 0;
     for (unsigned i = 0; i < GP_LANES; i++)
-        sum += __atomic_load_n(&own->tally[gpu][i].held, __ATOMIC_RELAXED);
+        sum += __atomic_load_n(&own->lane[i].state[gpu].held, __ATOMIC_RELAXED);
     return sum;
 }
 
-/* Our own bytes are part of the total: while that is not above our peak, they need not be summed up. */
-static void note_peak(struct gp_ledger *ledger, struct gp_own *own, unsigned gpu, uint64_t used) {
+/* Our own bytes are part of the total: while that is not above our peak, they need not be summed up. What our
+ * lanes keep is part of the peak, so that a grant made of it need not be noted. */
+static void note_peak(struct gp_ledger *ledger, const struct gp_own *own, unsigned gpu, uint64_t used) {
     gp_ledger_gpu *block = &ledger->file->gpu[gpu];
     gp_raise(&block->peak, used);
     if (used > GP_LOAD(block->share[own->cell].peak))
-        gp_raise(&block->share[own->cell].peak, own_bytes(own, gpu));
-}
-
-static int fits(uint64_t used, uint64_t bytes, uint64_t limit) {
-    return used <= limit && bytes <= limit - used;
+        gp_raise(&block->share[own->cell].peak, gp_charged_to(ledger->file, block, own->cell));
 }
 
 /* 0: the descriptor is not ours any more, so nothing can be asked by it. */
@@ -53,37 +54,51 @@ static int sweep(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, un
     int kept = errno, ours = gp_os_is(own->fd, ledger->id);
     if (ours) {
         gp_cell_sweep(ledger->file, block, own->fd, own->cell);
-        gp_mend(ledger->file, block, own->cell, lane, &own->tally[gpu][lane]);
+        gp_mend(ledger->file, block, own->cell, lane, &own->lane[lane].state[gpu]);
     }
     errno = kept;
     return ours;
 }
 
 /* `obey`: whether the limit is asked. It is read after the total was seen; if the tag then still stands, both
- * were true at one moment. */
+ * were true at one moment. Before a refusal nothing is kept anywhere, and the dead hold nothing. */
 static enum outcome grow(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,
                          uint64_t bytes, int obey) {
     gp_ledger_gpu *block = &ledger->file->gpu[gpu];
-    struct gp_lane_state *state = &own->tally[gpu][lane];
+    struct gp_lane_state *state = &own->lane[lane].state[gpu];
     for (int round = 0, swept = 0; round < GP_ROUNDS; round++) {
         struct gp_sight seen = gp_look(block);
         if (!gp_cell_intact(ledger, own, lane, gpu))
             return LOST;
-        if (!obey || fits(seen.used, bytes, gp_limit(ledger, gpu))) {
+        if (!obey || gp_fits(seen.used, bytes, gp_limit(ledger, gpu))) {
             if (gp_try_change(block, own->cell, lane, state, seen, seen.used + bytes, state->held + bytes)) {
                 note_peak(ledger, own, gpu, seen.used + bytes);
                 return DONE;
             }
             gp_os_pause(round);
-        } else if (GP_LOAD(block->total.tag) == seen.tag) {
-            if (swept)
-                return REFUSED;
+        } else if (gp_drain_all(ledger->file, block)) {
+            continue;
+        } else if (!swept) {
             if (!sweep(ledger, own, lane, gpu))
                 return LOST;
             swept = 1;
+        } else if (!gp_fits(seen.used, bytes, gp_limit(ledger, gpu)) &&
+                   GP_LOAD(block->total.tag) == seen.tag) {
+            return REFUSED;
         }
     }
     return STUCK;
+}
+
+/* What the lane keeps and is not enough goes back first: peaks are of totals. */
+static enum outcome grow_lane(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,
+                              uint64_t bytes, int obey) {
+    gp_ledger_gpu *block = &ledger->file->gpu[gpu];
+    if (gp_take_kept(ledger, own, lane, gpu, bytes, obey))
+        return DONE;
+    if (gp_kept(GP_LOAD(block->lane[own->cell][lane].kept)))
+        gp_drain(ledger->file, block, own->cell, lane);
+    return grow(ledger, own, lane, gpu, bytes, obey);
 }
 
 static enum outcome grow_somewhere(struct gp_ledger *ledger, struct gp_own *own, unsigned gpu, uint64_t bytes,
@@ -93,7 +108,7 @@ static enum outcome grow_somewhere(struct gp_ledger *ledger, struct gp_own *own,
         return STUCK;
     enum outcome outcome = MOVED;
     if (GP_LOAD(own->state) == GP_CELL_READY)
-        outcome = grow(ledger, own, (unsigned)lane, gpu, bytes, obey);
+        outcome = grow_lane(ledger, own, (unsigned)lane, gpu, bytes, obey);
     gp_lane_leave(own, (unsigned)lane);
     return outcome;
 }
@@ -141,17 +156,24 @@ void gp_heed(struct gp_ledger *ledger, unsigned gpu) {
 static enum outcome shrink(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,
                            uint64_t *bytes) {
     gp_ledger_gpu *block = &ledger->file->gpu[gpu];
-    struct gp_lane_state *state = &own->tally[gpu][lane];
+    struct gp_lane_state *state = &own->lane[lane].state[gpu];
     uint64_t part = *bytes < state->held ? *bytes : state->held;
+    gp_lane *at = &block->lane[own->cell][lane];
+    if (part && gp_keep(ledger, own, lane, gpu, part)) {
+        *bytes -= part;
+        return DONE;
+    }
     for (int round = 0; part && round < GP_ROUNDS; gp_os_pause(round++)) {
         struct gp_sight seen = gp_look(block);
         if (!gp_cell_intact(ledger, own, lane, gpu))
             return LOST;
+        gp_open_lane(ledger, at, gpu, seen.used);
         if (gp_try_change(block, own->cell, lane, state, seen, seen.used - part, state->held - part)) {
             *bytes -= part;
             return DONE;
         }
     }
+    gp_close_lane(at);
     return part ? STUCK : REFUSED;
 }
 
@@ -163,7 +185,7 @@ static enum outcome shrink_around(struct gp_ledger *ledger, struct gp_own *own, 
     enum outcome found = REFUSED;
     for (unsigned i = 0; i < GP_LANES && *bytes; i++) {
         unsigned lane = (first + i) % GP_LANES;
-        if (!__atomic_load_n(&own->tally[gpu][lane].held, __ATOMIC_RELAXED))
+        if (!__atomic_load_n(&own->lane[lane].state[gpu].held, __ATOMIC_RELAXED))
             continue;
         enum outcome outcome = MOVED;
         if (gp_lane_try(own, lane)) {
@@ -216,7 +238,7 @@ uint64_t gp_used(const struct gp_ledger *ledger, unsigned gpu) {
         gp_os_close(fd);
     }
     errno = kept;
-    return gp_look(block).used;
+    return gp_in_use(ledger->file, block);
 }
 
 static int insert(struct gp_process *out, int count, int room, struct gp_process next) {
@@ -271,7 +293,7 @@ void gp_note_refusal(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes, con
     GP_STORE(place->number, 0);
     place->time = (uint64_t)now.tv_sec;
     place->bytes = bytes;
-    place->used = GP_LOAD(block->total.used);
+    place->used = gp_in_use(ledger->file, block);
     place->limit = gp_limit(ledger, gpu);
     place->pid = (uint32_t)gp_os_pid();
     place->gpu = gpu;

@@ -18,6 +18,7 @@ struct gp_ledger {
     struct gp_own *own;   /* a page that the kernel wipes in a forked child */
     const gp_policy *policy;
     unsigned gpus;
+    int keeps;           /* the file's layout knows lanes that keep bytes (kept.h) */
     int ask_pid;         /* this kernel cannot wipe: a fork is noticed by asking for the pid at every call */
     int spare;           /* a descriptor of the file, for when `path` is out of reach (chroot), or -1 */
     const char *problem; /* why the last GP_FAILED failed; one of a few constant sentences, or NULL */

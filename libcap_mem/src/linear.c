@@ -300,14 +300,14 @@ void gp_free_begins(struct gp_freed *freed, uint64_t address) {
     freed->known = gp_blocks_take(gp_key(GP_POINTER, address), &freed->block);
 }
 
-void gp_free_ends(const struct gp_freed *freed, CUresult rc) {
+void gp_free_ends(const struct gp_freed *freed, CUresult rc, int stream_ordered) {
     const struct gp_block *block = &freed->block;
     if (rc && freed->known)
         gp_blocks_put(block);
     if (rc)
         return;
     if (freed->known && block->how == GP_OF_POOL) {
-        gp_pools_freed(block);
+        gp_pools_freed(block, stream_ordered);
     } else if (freed->known && block->how == GP_ALONE) {
         gp_give_back(block->gpu, block->bytes);
     } else {
@@ -327,7 +327,7 @@ GP_EXPORT CUresult cuMemFree_v2(CUdeviceptr address) {
     struct gp_freed freed;
     gp_free_begins(&freed, address);
     CUresult rc = real_cuMemFree_v2(address);
-    gp_free_ends(&freed, rc);
+    gp_free_ends(&freed, rc, 0);
     return rc;
 }
 
@@ -335,6 +335,6 @@ GP_EXPORT CUresult cuMemFree(CUdeviceptr_v1 address) {
     struct gp_freed freed;
     gp_free_begins(&freed, address);
     CUresult rc = real_cuMemFree(address);
-    gp_free_ends(&freed, rc);
+    gp_free_ends(&freed, rc, 0);
     return rc;
 }

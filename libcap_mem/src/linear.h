@@ -15,7 +15,7 @@ struct gp_freed {
 };
 
 void gp_free_begins(struct gp_freed *freed, uint64_t address);
-void gp_free_ends(const struct gp_freed *freed, CUresult rc);
+void gp_free_ends(const struct gp_freed *freed, CUresult rc, int stream_ordered);
 
 /* Whether it is cuMemAlloc's, not a pool's. */
 int gp_free_is_plain(const struct gp_freed *freed);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What can be done with the bytes of a page alone. The daemon uses it on copies of ledgers that a container
  * has written: any content gives an answer, none makes a read go astray. */
+#include "kept.h"
 #include "region.h"
 
 #define GENERATIONS 0xffffffffffffull
@@ -32,12 +33,15 @@ int gp_ledger_sound(const gp_ledger_file *copy, uint64_t bytes, uint32_t gpus) {
            copy->cells == GP_CELLS && copy->lanes == GP_LANES;
 }
 
-/* The change that the total's tag names counts already, even if its lane does not say so yet: see total.c. */
+/* The change that the total's tag names counts already, even if its lane does not say so yet: see total.c.
+ * What a lane keeps, or has been drained of, is in nobody's use. */
 static uint64_t lane_bytes(const gp_ledger_gpu *gpu, uint32_t cell, uint32_t lane) {
     const gp_lane *at = &gpu->lane[cell][lane];
     uint64_t next = (at->done + 1) & GENERATIONS;
     uint64_t unsettled = next << 16 | (uint64_t)cell << 8 | lane;
-    return at->held[gpu->total.tag == unsettled ? next & 1 : at->done & 1];
+    uint64_t change = gpu->total.tag == unsettled ? next : at->done;
+    uint64_t held = at->held[change & 1], unused = gp_kept(at->kept) + gp_drained(at->kept, change);
+    return held > unused ? held - unused : 0;
 }
 
 uint64_t gp_ledger_share(const gp_ledger_file *copy, uint32_t gpu, uint32_t cell) {

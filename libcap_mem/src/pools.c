@@ -145,7 +145,7 @@ static void forget(struct gp_pool *pool) {
     __atomic_store_n(&pool->handle, 0, __ATOMIC_RELEASE);
 }
 
-void gp_pools_freed(const struct gp_block *block) {
+void gp_pools_freed(const struct gp_block *block, int stream_ordered) {
     struct own *mine = own();
     if (!mine || block->bytes >= POOLS)
         return;
@@ -155,7 +155,7 @@ void gp_pools_freed(const struct gp_block *block) {
     if (pool->standing == ORPHAN && !pool->live) {
         gp_give_back(pool->gpu, pool->charged);
         forget(pool);
-    } else {
+    } else if (!stream_ordered) {
         gp_pool_refresh(pool);
     }
     gp_unlock(&pool->lock);

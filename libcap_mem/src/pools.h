@@ -30,8 +30,9 @@ void gp_pools_refresh(void);
 /* Has the pools of this GPU return what they keep unused. */
 void gp_pools_trim(int gpu);
 
-/* A block of a pool has been freed; by whichever call. */
-void gp_pools_freed(const struct gp_block *block);
+/* A block of a pool has been freed; by whichever call. In the order of a stream: then the pool keeps its
+ * memory until something is waited for, and the driver need not be asked. */
+void gp_pools_freed(const struct gp_block *block, int stream_ordered);
 
 /* A pool's record, made where there is none: a pool that nobody made is a device's own, the current device's
  * unless another's says otherwise. NULL: there are too many. */

@@ -18,7 +18,7 @@ from tests.support import emulation
 
 ROOT: Final = Path(__file__).parents[2]
 LIBRARY: Final = ROOT / "libcap_mem"
-REGION: Final = ("attach", "cell", "ledger", "os", "pages", "policy", "total", "unseen")
+REGION: Final = ("attach", "cell", "keeping", "ledger", "os", "pages", "policy", "total", "unseen")
 COMPILER: Final = emulation.COMPILER if emulation.wanted() else os.environ.get("CC", "cc")
 FLAGS: Final = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
 
@@ -54,9 +54,16 @@ class Seed:
 class Explorer:
     """The sources of the algorithm under the explorer's scheduler, with 4 cells of 2 lanes."""
 
-    SMALL: Final = {"#define GP_CELLS 256": "#define GP_CELLS 4", "#define GP_LANES 8": "#define GP_LANES 2"}
-    STEP: Final = "void explore_step(const char *access);\n#define GP_STEP(access) explore_step(access)\n"
-    EXPLORED: Final = ("cell", "ledger", "pages", "total", "unseen")
+    SMALL: Final = {
+        "#define GP_CELLS 256": "#define GP_CELLS 4",
+        "#define GP_LANES 8": "#define GP_LANES 2",
+        "#define GP_KEPT_UNIT 4096": "#define GP_KEPT_UNIT 1",
+    }
+    STEP: Final = (
+        "void explore_step(const char *access);\n#define GP_STEP(access) explore_step(access)\n"
+        "#define GP_KEPT_MOST 2\n#define GP_KEPT_ROOM 0\n"
+    )
+    EXPLORED: Final = ("cell", "keeping", "ledger", "pages", "total", "unseen")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +81,7 @@ class Explorer:
 
     def _compile(self, source: Path, made: Path, *flags: str) -> None:
         small = ["-I", str(self.folder), "-include", str(self.folder / "step.h")]
-        call(COMPILER, *FLAGS, "-O1", *flags, *small, "-c", str(source), "-o", str(made))
+        call(COMPILER, *FLAGS, "-O2", *flags, *small, "-c", str(source), "-o", str(made))
 
     def program(self, seed: Seed | None = None) -> Path:
         """The explorer of the sources as they stand, or with one fault."""

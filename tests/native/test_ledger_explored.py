@@ -24,6 +24,12 @@ EVERY_SCHEDULE: Final = {
     "two want what a dead one left": ("2", "2", "0", "0", "r2X|", "|r2", "|r2"),
     "a cell changes hands while another one settles": ("4", "2", "0", "0", "r1X", "r1|f1", "r1|r2", "r1X|"),
     "asking for the use takes the dead out": ("3", "2", "0", "0", "r2X|", "r1|u", "|r2"),
+    "one wants what another keeps": ("2", "2", "0", "0", "r2f1f1|r1f1", "|r2"),
+    "one wants what another keeps, one dies": ("2", "1", "1", "0", "r2f1f1|r1f1", "|r2"),
+    "two want what a third keeps": ("2", "2", "0", "0", "r2f1f1|", "|r2", "|r1"),
+    "the limit moves while something is kept": ("2", "2", "0", "1", "r2f1f1|r1", "|r1"),
+    "a dead one kept something": ("2", "2", "0", "0", "r2f1f1X|", "|r2", "|r1"),
+    "two threads keep and take": ("3", "1", "0", "0", "r3f1f1|r1f1+r1f1", "|r3"),
 }
 
 SEEDS: Final = (
@@ -55,8 +61,9 @@ SEEDS: Final = (
     Seed(
         "one buffer instead of two",
         "total",
-        "GP_STORE(shared->held[number & 1], held);",
-        "GP_STORE(shared->held[0], held);\n    GP_STORE(shared->held[1], held);",
+        "GP_STORE(shared->held[number & 1], held + gp_kept(GP_LOAD(shared->kept)));",
+        "uint64_t all = held + gp_kept(GP_LOAD(shared->kept));\n"
+        "    GP_STORE(shared->held[0], all);\n    GP_STORE(shared->held[1], all);",
     ),
     Seed(
         "a change counts before it is made",
@@ -66,10 +73,15 @@ SEEDS: Final = (
         "    if (!swap_total(gpu, seen, used, tag_of(number, cell, lane)))",
     ),
     Seed(
-        "a refusal is not confirmed by the tag",
+        "a refusal is not confirmed by the tag and the limit",
         "ledger",
-        "} else if (GP_LOAD(block->total.tag) == seen.tag) {\n            if (swept)",
-        "} else {\n            if (1)",  # where nobody dies, looking for the dead changes nothing
+        "        } else if (!swept) {\n"
+        "            if (!sweep(ledger, own, lane, gpu))\n"
+        "                return LOST;\n"
+        "            swept = 1;\n"
+        "        } else if (!gp_fits(seen.used, bytes, gp_limit(ledger, gpu)) &&\n"
+        "                   GP_LOAD(block->total.tag) == seen.tag) {",
+        "        } else {\n            swept = 1;",  # where nobody dies, looking for the dead changes nothing
         ("resizing", "7", "2000", "3000"),
     ),
     Seed("a refusal without looking for the dead", "ledger", "swept = 0; round", "swept = 1; round"),
@@ -104,12 +116,12 @@ SEEDS: Final = (
         "        struct gp_sight seen = gp_look(block);\n"
         "        if (!gp_cell_intact(ledger, own, lane, gpu))\n"
         "            return LOST;\n"
-        "        if (!obey || fits(seen.used, bytes, gp_limit(ledger, gpu))) {",
+        "        if (!obey || gp_fits(seen.used, bytes, gp_limit(ledger, gpu))) {",
         "        uint64_t limit = gp_limit(ledger, gpu);\n"
         "        struct gp_sight seen = gp_look(block);\n"
         "        if (!gp_cell_intact(ledger, own, lane, gpu))\n"
         "            return LOST;\n"
-        "        if (!obey || fits(seen.used, bytes, limit)) {",
+        "        if (!obey || gp_fits(seen.used, bytes, limit)) {",
     ),
     Seed(
         "mending does not compare",
@@ -142,6 +154,63 @@ SEEDS: Final = (
         "i < 1 && *bytes; i++",
     ),
     Seed(
+        "a refusal without asking for what is kept",
+        "ledger",
+        "} else if (gp_drain_all(ledger->file, block)) {",
+        "} else if (0) {",
+    ),
+    Seed(
+        "the limit is not asked where something is kept",
+        "keeping",
+        "(obey && !within_limit(ledger, gpu)) ||",
+        "",
+    ),
+    Seed(
+        "a closed lane is taken from",
+        "keeping",
+        "if (!gp_is_open(word) || bytes % GP_KEPT_UNIT || gp_kept(word) < bytes",
+        "if (bytes % GP_KEPT_UNIT || gp_kept(word) < bytes",
+    ),
+    Seed(
+        "a lane is drained without being closed",
+        "total",
+        "uint64_t word = gp_close_lane(at), mark",
+        "uint64_t word = GP_LOAD(at->kept), mark",
+    ),
+    Seed(
+        "a lane is drained twice",
+        "total",
+        "if (GP_LOAD(total->tag) == tag && !gp_is_open(word) && gp_kept(word))",
+        "if (!gp_is_open(word) && gp_kept(word))",
+        ("keeping", "7", "20000", "3000"),
+    ),
+    Seed(
+        "a lane is opened after the change, not before",
+        "ledger",
+        "        if (gp_try_change(block, own->cell, lane, state, seen, seen.used - part, state->held - part)) {\n",
+        "        if (gp_try_change(block, own->cell, lane, state, seen, seen.used - part, state->held - part)) {\n"
+        "            gp_open_lane(ledger, at, gpu, 0);\n",
+        ("keeping", "7", "20000", "3000"),
+    ),
+    Seed(
+        "what the dead kept stays in the total",
+        "total",
+        "        uint64_t share = gp_charged_to(file, gpu, cell);",
+        "        uint64_t share = gp_share_of(file, gpu, cell);",
+    ),
+    Seed(
+        "a change forgets what the lane keeps",
+        "total",
+        "held + gp_kept(GP_LOAD(shared->kept)));",
+        "held);",
+    ),
+    Seed(
+        "a lane's drained bytes count for ever",
+        "total",
+        "gp_drained(word, done) + (with_kept",
+        "gp_drained(word, word >> 30) + (with_kept",
+    ),
+    Seed(
         "a lane serves two threads",
         "cell",
         "return !GP_LOAD(own->lane[lane].busy) && !GP_SWAP(own->lane[lane].busy, 1);",
@@ -165,7 +234,7 @@ def test_no_schedule_breaks_the_account(explorer: Explorer, case: str) -> None:
 def test_no_random_run_breaks_the_account(explorer: Explorer) -> None:
     """Long runs with kills, stops, forks, resizes, a full table and two threads a process."""
     runs = 6000 * int(os.environ.get("GPUPORTION_EXPLORE", "1"))
-    for mode in ("random", "resizing"):
+    for mode in ("random", "resizing", "keeping"):
         done = run(explorer.program(), mode, "1", str(runs), "3000")
         assert done.returncode == 0, done.stdout
 
