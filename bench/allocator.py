@@ -6,6 +6,7 @@ processes are started beforehand and reaped afterwards, so that the clients do n
 nothing of the daemon's work is left out, and the time runs until the last grant is released.
 
     grants_per_s   create, confirm, end, release; 32 clients at once
+    pings_per_s    of the same clients, with nothing done: a life takes two questions, and can't be faster than those
     p99_ms         a create when 100 arrive a second; from the moment when it was due to its answer
     ping_ms, ping_p99_ms   the same connection with nothing done: what the socket and Python take by themselves
     grants_per_s_10_live, grants_per_s_2000_live    as the first, on 16 GPUs beside so many that live on
@@ -105,7 +106,29 @@ def lives_per_second(daemon: Daemon, lives: int, name: str = "life") -> float:
     client = Client(daemon)
     beside = len(daemon.folders())
     containers = Containers(lives)
-    numbers = iter(range(lives))
+
+    def live(number: int) -> None:
+        client.confirm_and_end(client.create(f"{name}-{number}"), containers)
+
+    began = time.perf_counter()
+    _all_at_once(live, lives)
+    while len(daemon.folders()) > beside:  # asked of the file system: the question costs the daemon nothing
+        time.sleep(0.001)
+    took = time.perf_counter() - began
+    containers.end()
+    return lives / took
+
+
+def pings_per_second(daemon: Daemon, count: int) -> float:
+    client = Client(daemon)
+    began = time.perf_counter()
+    _all_at_once(lambda _: client.ask({"op": "ping"}), count)
+    return count / (time.perf_counter() - began)
+
+
+def _all_at_once(job: Callable[[int], object], count: int) -> None:
+    """Each number below `count` once, by CLIENTS threads."""
+    numbers = iter(range(count))
     lock = threading.Lock()
 
     def work() -> None:
@@ -114,19 +137,13 @@ def lives_per_second(daemon: Daemon, lives: int, name: str = "life") -> float:
                 number = next(numbers, None)
             if number is None:
                 return
-            client.confirm_and_end(client.create(f"{name}-{number}"), containers)
+            job(number)
 
-    began = time.perf_counter()
     threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    while len(daemon.folders()) > beside:  # asked of the file system: the question costs the daemon nothing
-        time.sleep(0.001)
-    took = time.perf_counter() - began
-    containers.end()
-    return lives / took
 
 
 def beside_many(folder: Path, lives: int, counts: tuple[int, ...]) -> list[float]:
@@ -223,6 +240,8 @@ def main() -> int:
         lives_per_second(daemon, options.lives // 10)  # warms up both sides
         rate = lives_per_second(daemon, options.lives)
         print(f"{options.lives} lives of grants by {CLIENTS} clients: {rate:.0f} a second")
+        floor = pings_per_second(daemon, options.lives * 2)
+        print(f"pings by as many clients: {floor:.0f} a second")
         ping = pings(daemon, options.seconds)
         create = creates(daemon, options.seconds)
         print(f"{ARRIVALS} a second: ping {statistics.median(ping):.2f} ms, p99 {p99(ping):.2f} ms")
@@ -234,6 +253,7 @@ def main() -> int:
     print(f"idle beside {idle.CONTAINERS} live ones: {cpu:.2f} % of a core, {memory:.1f} MB")
     result = {
         "grants_per_s": round(rate),
+        "pings_per_s": round(floor),
         "p99_ms": round(p99(create), 3),
         "median_ms": round(statistics.median(create), 3),
         "ping_ms": round(statistics.median(ping), 3),
