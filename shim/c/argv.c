@@ -43,7 +43,7 @@ static const struct option {
     {"detach", 'd', RUN | RESTORE, BOTH, FLAG, DROPPED},
     {"keep", 0, RUN, BOTH, FLAG, DROPPED},
 
-    {"image-path", 0, RESTORE, BOTH, VALUE, DROPPED},
+    {"image-path", 0, RESTORE, BOTH, VALUE, INTO(images)},
     {"work-path", 0, RESTORE, BOTH, VALUE, DROPPED},
     {"manage-cgroups-mode", 0, RESTORE, BOTH, VALUE, DROPPED},
     {"empty-ns", 0, RESTORE, BOTH, VALUE, DROPPED},

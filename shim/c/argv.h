@@ -16,6 +16,7 @@ struct command {
     const char *verb_name;
     const char *root, *log, *log_format; // global options
     const char *bundle, *config;         // options of create, run and restore; config: crun's --config
+    const char *images;                  // restore's --image-path
     const char *id;
     bool version, help;
     bool unsure; // an option that no table has: whether the word after it was its value is a guess

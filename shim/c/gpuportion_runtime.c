@@ -13,6 +13,7 @@
 
 #include "argv.h"
 #include "bundle.h"
+#include "checkpoint.h"
 #include "decimal.h"
 #include "image_drivers.h"
 #include "image_preload.h"
@@ -100,10 +101,17 @@ static struct wire_request create_request(struct node *node, const struct comman
     return request;
 }
 
-static bool apply(struct bundle *bundle, const struct bytes *answer, struct bytes *problem) {
+static bool apply(const struct command *command, struct bundle *bundle, const struct bytes *answer,
+                  struct bytes *problem) {
     struct json config;
     if (answer->n == 0)
         return true;
+    if (command->verb == VERB_RESTORE && checkpoint_has_locks(command->images)) {
+        sentence_why(problem, "GP302",
+                     WHY("a process in the checkpoint had opened CUDA (it has a lock of that kind) and would "
+                         "come back without its account. Start the container anew"));
+        return false;
+    }
     if (!json_document((struct json){answer->at, answer->at + answer->n}, &config) || *config.at != '{') {
         sentence_why(problem, "GP302",
                      WHY("the gpuportion daemon answered with something that is no config.json"));
@@ -120,8 +128,8 @@ static bool ask_daemon(const struct command *command, struct node *node, struct 
         return false;
     struct wire_request request = create_request(node, command, bundle, &image);
     enum wire_end end = wire_ask(&request, &answer);
-    bool good =
-        sentence_of_answer(problem, request.path, end, &answer) && apply(bundle, &answer.body, problem);
+    bool good = sentence_of_answer(problem, request.path, end, &answer) &&
+                apply(command, bundle, &answer.body, problem);
     bytes_free(&request.head);
     bytes_free(&answer.body);
     bytes_free(&image.preload);

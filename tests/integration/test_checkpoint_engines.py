@@ -1,7 +1,7 @@
 """Checkpoints as docker and podman make them: the grant goes with the container, and comes back with it, as another.
 
 A container one of whose processes has opened CUDA can't be checkpointed so: it has a lock on the grant's ledger, and
-criu takes no locks unasked.
+criu takes no locks unasked. Where it's told to, the restore is refused.
 """
 
 from __future__ import annotations
@@ -43,15 +43,6 @@ def programs() -> Path:
         pytest.skip(f"needs a criu that runs on this kernel: {why}")
 
 
-@pytest.fixture
-def docker(node: Node, programs: Path) -> Node:
-    """The node, whose docker finds it."""
-    node.programs.mkdir(exist_ok=True)
-    (node.programs / "criu").unlink(missing_ok=True)
-    (node.programs / "criu").symlink_to(programs / "criu")
-    return node
-
-
 def restored(docker: Node, name: str, checkpoint: str) -> subprocess.CompletedProcess[str]:
     """How it went."""
     while True:
@@ -59,6 +50,25 @@ def restored(docker: Node, name: str, checkpoint: str) -> subprocess.CompletedPr
         if LEFT not in done.stderr:
             return done
         time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def able(running_node: Node, programs: Path) -> Node:
+    """The node, whose docker finds it, and restores containers that are none of ours."""
+    running_node.programs.mkdir(exist_ok=True)
+    (running_node.programs / "criu").symlink_to(programs / "criu")
+    with running_node.container(None, options=["--runtime=runc"]) as name:
+        running_node.docker("checkpoint", "create", name, "one")
+        done = restored(running_node, name, "one")
+    if done.returncode != 0:
+        pytest.skip(f"needs a docker that restores what it checkpoints: {done.stderr}")
+    return running_node
+
+
+@pytest.fixture
+def docker(able: Node, node: Node) -> Node:
+    """It, empty."""
+    return node
 
 
 def test_docker_restores_a_container_with_a_grant_of_its_own(docker: Node) -> None:
@@ -117,23 +127,28 @@ def test_a_restore_without_the_daemon_is_refused(docker: Node) -> None:
         assert len(docker.ps()) == 1
 
 
-@pytest.fixture
-def podman(
-    node: Node, root_folder: Path, short_folder: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> Podman:
+@pytest.fixture(scope="module")
+def made(running_node: Node, root_folder: Path, short_folder: Path) -> Podman:
     """podman before runc, on a folder of its own."""
     if reason := engines.missing("podman", "conmon", "runc"):
         pytest.skip(reason)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     folder = short_folder / "podman-ck"
     folder.mkdir()
-    return Podman(folder, root_folder, engines.launcher(folder, node, "runc"))
+    podman = Podman(folder, root_folder, engines.launcher(folder, running_node, "runc"))
+    if objection := podman.objection(engines.low_level(folder, "runc")):
+        pytest.skip(objection)
+    return podman
+
+
+@pytest.fixture
+def podman(made: Podman, node: Node, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Podman:
+    """It, which finds the criu; the node is empty."""
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return made
 
 
 def test_podman_restores_a_container_with_a_grant_of_its_own(podman: Podman, node: Node) -> None:
     """None while it is away, and what is started in it afterwards is held."""
-    if objection := podman.objection(engines.low_level(podman.folder, "runc")):
-        pytest.skip(objection)
     name = f"gpuportion-test-{os.getpid()}-checkpoint"
     with podman.container(name, podman.options(memory="1G")):
         (before,) = node.ps()
@@ -146,3 +161,24 @@ def test_podman_restores_a_container_with_a_grant_of_its_own(podman: Podman, nod
         assert after["token"] != before["token"] and len(after["pids"]) == 1
         with podman.session(podman.execute(name, *CLIENT_COMMAND)) as client:
             holds_to_1g(client)
+
+
+def test_podman_restores_no_process_that_has_opened_cuda(podman: Podman, node: Node) -> None:
+    """It could be checkpointed with its locks; a refusal says why it isn't restored, and nothing stays granted."""
+    name = f"gpuportion-test-{os.getpid()}-opened"
+    answers = podman.root / "tmp/answers"
+    try:
+        podman.done(podman.start(name, podman.options(memory="1G"), *OPENED))
+        node.until(lambda: answers.exists() and "SUCCESS" in answers.read_text())
+        done = podman.done(podman.command("container", "checkpoint", "--file-locks", name))
+        assert done.returncode == 0, done.stderr
+        node.until(lambda: not node.ps())
+        for locks in (["--file-locks"], []):
+            done = podman.done(podman.command("container", "restore", *locks, name))
+            assert done.returncode != 0 and "a process in the checkpoint had opened CUDA" in done.stderr
+            node.until(lambda: not node.ps())
+    finally:
+        for command in podman.remove(name):
+            podman.done(command)
+        for left in ("asked", "answers"):
+            (podman.root / "tmp" / left).unlink(missing_ok=True)
