@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -211,17 +212,68 @@ def test_a_spec_without_the_control_node_is_refused() -> None:
         mig_injection.container_edits([cdi.parse(document_, "x.yaml")], PORTION, 510, (30, 31))
 
 
+def test_the_drivers_files_and_environment_come_along() -> None:
+    """And the groups that its nodes are of."""
+    common = {**document()["containerEdits"], "env": ["A=b"], "additionalGids": [44]}
+    found = mig_injection.container_edits(specs(containerEdits=common), PORTION, 510, (30, 31))
+    assert (found.env, found.gids) == (("A=b",), (44,))
+    assert [mount.source for mount in found.mounts] == FILES and len(found.hooks) == 2
+
+
+def test_the_drivers_tables_are_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In /proc, whether there is a driver or not."""
+    monkeypatch.delenv(mig_injection.PROC_VARIABLE, raising=False)
+    with pytest.raises(GpuportionError, match=r" /proc/(devices|driver)"):
+        mig_injection.numbers(dataclasses.replace(PORTION, minor=99999))
+
+
+def test_a_table_may_hold_what_is_no_text(proc: Path) -> None:
+    """Names of other drivers."""
+    (proc / "devices").write_bytes(b"Character devices:\n  9 \xff\xfe\n510 nvidia-caps\n")
+    assert mig_injection.numbers(PORTION)[0] == 510
+
+
+def capability(path: str, major: int | None = 1, minor: int | None = 3) -> cdi.DeviceNode:
+    return cdi.DeviceNode("/dev/x", path, "c", major, minor)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes device nodes")
 def test_on_a_host_without_the_nodes_they_are_made_for_user_namespaces(tmp_path: Path) -> None:
-    """Once, readable by all; one of another number is not used."""
-    path = f"{tmp_path}/nvidia-caps/nvidia-cap30"
+    """Once, readable by all; a node that is no capability's, or has no number, is not ours to make."""
+    folder = tmp_path / "nvidia-caps"
+    others = (
+        capability(f"{tmp_path}/nvidia0"),
+        capability(f"{folder}/a", None),
+        capability(f"{folder}/b", minor=None),
+    )
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            mig_injection.make_nodes(
+                cdi.ContainerEdits(device_nodes=(*others, capability(f"{folder}/nvidia-cap30")))
+            )
+    finally:
+        os.umask(before)
+    assert [one.name for one in tmp_path.rglob("*")] == ["nvidia-caps", "nvidia-cap30"]
+    made = os.stat(folder / "nvidia-cap30")
+    assert (stat.S_IMODE(made.st_mode), made.st_rdev) == (0o444, os.makedev(1, 3))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
-    def edits_of(minor: int) -> cdi.ContainerEdits:
-        return cdi.ContainerEdits(device_nodes=(cdi.DeviceNode("/dev/x", path, "c", 1, minor),))
 
-    for _ in range(2):
-        mig_injection.make_nodes(edits_of(3))
-        made = os.stat(path)
-        assert (stat.S_IMODE(made.st_mode), made.st_rdev) == (0o444, os.makedev(1, 3))
-    with pytest.raises(GpuportionError, match="another number than 1:5"):
-        mig_injection.make_nodes(edits_of(5))
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes device nodes")
+def test_a_node_that_cannot_be_made_or_is_another_is_refused(tmp_path: Path) -> None:
+    """Nothing is put in the place of what is there."""
+    file, folder = tmp_path / "nvidia-caps", tmp_path / "host/nvidia-caps"
+    file.touch()
+    folder.mkdir(parents=True)
+    os.mknod(folder / "other", stat.S_IFCHR, os.makedev(1, 3))
+    (folder / "text").touch()
+    number = "it is there with another number than 1:5. Remove it"
+    for path, says in (
+        (file / "x", f"GP306 making {file}/x failed: File exists"),
+        (folder / "other", f"GP306 using {folder}/other failed: {number}"),
+        (folder / "text", f"GP306 using {folder}/text failed: {number}"),
+    ):
+        with pytest.raises(GpuportionError) as refusal:
+            mig_injection.make_nodes(cdi.ContainerEdits(device_nodes=(capability(str(path), minor=5),)))
+        assert refusal.value.text == says

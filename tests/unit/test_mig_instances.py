@@ -41,11 +41,15 @@ def test_an_empty_gpu_is_all_room() -> None:
     one = Occupancy(A100, [])
     assert (one.taken, one.idle_mask, one.free, one.idle) == (0, 0, 8, [])
     assert one.victims(named(A100, "7g.40gb"), 0xFF) == ()
+    for on in (A100, A30, RTX):
+        assert all(Occupancy(on, []).legal(profile) for profile in on.board.profiles)
 
 
 @pytest.mark.parametrize(
     ("on", "here", "wanted", "legal"),
     [
+        (A100, ["1g.5gb"] * 6, "1g.5gb", True),
+        (A100, ["1g.5gb"] * 7, "1g.5gb", False),
         (A30, ["1g.6gb"] * 3, "1g.6gb", True),
         (A30, ["1g.6gb"] * 4, "1g.6gb", False),
         (A30, ["1g.6gb+me"], "1g.6gb+me", False),
