@@ -28,7 +28,7 @@ def profiles(
         board = geometry_of(reading.profiles)
         here = [one for one in instances if one.gpu == gpu.uuid]
         note = against[gpu.uuid]
-        rows = [_profile(board, id, here, not note) for id in sorted(board.by_id, reverse=True)]
+        rows = [_profile(board, id, here, not note) for id in board.by_id]
         rows.sort(key=lambda row: (row["size"], row["compute"], row["name"]))
         shown = {"index": gpu.index, "uuid": gpu.uuid, "model": gpu.model, "mig": reading.mode}
         found.append({**shown, "note": note, "profiles": rows})

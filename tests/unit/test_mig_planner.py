@@ -219,6 +219,42 @@ def test_the_longest_idle_of_equal_victims_goes() -> None:
     assert found.gpu is other and found.evict == (whole[1],)
 
 
+def test_who_was_idle_from_the_clocks_beginning_is_idle_longest() -> None:
+    """Zero is a time."""
+    one, other = gpu(0), gpu(1)
+    whole = [instance(one, "7g.40gb", 0, idle_since=0.5), instance(other, "7g.40gb", 0, idle_since=0.0)]
+    assert planned(Node([one, other], whole), Request(mig="3g.20gb")).evict == (whole[1],)
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_of_equal_places_the_first_serves(idle: bool) -> None:
+    """By the GPU's index, in whatever order they are told; what is on GPUs that are not asked does not count."""
+    gpus = [gpu(2), gpu(0), gpu(1)]
+    here = [instance(on, "7g.40gb", 0, idle_since=1.0) for on in gpus] if idle else []
+    elsewhere = instance(gpu(7), "7g.40gb", 0)
+    found = planned(Node(gpus, [elsewhere, *here]), Request(mig="7g.40gb"))
+    assert (found.gpu.index, found.start, found.reuse is not None) == (0, 0, idle)
+    one = planned(Node(gpus, [elsewhere, *here]), Request(mig="3g.20gb"))
+    assert (one.gpu.index, len(one.evict)) == (0, int(idle))
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_of_places_that_spoil_as_much_the_fullest_gpu_serves(idle: bool) -> None:
+    """Beside a 1g at 6 the last slice is nobody's, so a double one there takes no more room: only a slice."""
+    gpus = [gpu(0), gpu(1)]
+    here = [instance(gpus[0], "1g.5gb", 6), instance(gpus[1], "1g.10gb", 6)]
+    here += [instance(on, "3g.20gb", 0, idle_since=1.0) for on in gpus] if idle else []
+    found = planned(Node(gpus, here), Request(mig="3g.20gb"))
+    assert (found.gpu.index, found.start, found.reuse is not None) == (1, 0, idle)
+
+
+def test_the_idle_instance_that_spoils_least_is_handed_over() -> None:
+    """One in the place of a 4g stays free for it."""
+    on = gpu()
+    here = [instance(on, "1g.5gb", start, idle_since=1.0) for start in (0, 6)]
+    assert planned(Node([on], here), Request(mig="1g.5gb")).reuse == here[1]
+
+
 def test_the_idle_instance_that_lies_badly_goes_first() -> None:
     """A 1g that spoils the place of a 4g is worth less than the 4g, although that idles longer."""
     one, other = gpu(0), gpu(1)

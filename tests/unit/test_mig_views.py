@@ -21,7 +21,7 @@ A, B, PLAIN = gpu(0).uuid, gpu(1).uuid, "GPU-plain"
 READY = Record(
     1, "boot", A, 19, "1g.5gb", 4, 1, 4864 * MIB, 1, Phase.READY, gi=9, ci=0, uuid="MIG-a", token="t"
 )
-IDLE = dataclasses.replace(READY, key=2, start=5, gi=10, uuid="MIG-b", token="", idle_since=70.0004)
+IDLE = dataclasses.replace(READY, key=2, start=5, gi=10, uuid="MIG-b", token="", idle_since=70.4996)
 MAKING = dataclasses.replace(READY, key=3, start=6, phase=Phase.MAKING, gi=-1, ci=-1, uuid="", token="u")
 REMOVING = dataclasses.replace(READY, key=4, gpu="GPU-gone", start=0, phase=Phase.REMOVING, gi=0, token="")
 RECORDS = (REMOVING, MAKING, IDLE, READY)
@@ -103,7 +103,7 @@ def test_every_instance_is_shown_by_gpu_and_place() -> None:
         )
         | THEIRS,
         row(container="c1" * 32, name="train", processes=[41, 42]),
-        row(start=5, gi=10, uuid="MIG-b", state="idle", idle_s=30.0),
+        row(start=5, gi=10, uuid="MIG-b", state="idle", idle_s=29.5),
         row(start=6, gi=None, ci=None, uuid=None, state="making"),
         row(start=0, gpu=None, gpu_uuid="GPU-gone", gi=0, state="removing"),
     ]
