@@ -60,7 +60,7 @@ static int info_of(nvmlGpuInstance_t instance, unsigned id, unsigned engines, st
 API(nvmlGpuInstanceGetComputeInstanceProfileInfo, nvmlGpuInstance_t instance, unsigned id, unsigned engines,
     struct compute_info_v1 *out) {
     char name[96];
-    ENTER_MIG();
+    ENTER();
     NEED(out);
     return info_of(instance, id, engines, out, name);
 }
@@ -68,7 +68,7 @@ API(nvmlGpuInstanceGetComputeInstanceProfileInfo, nvmlGpuInstance_t instance, un
 API(nvmlGpuInstanceGetComputeInstanceProfileInfoV, nvmlGpuInstance_t instance, unsigned id, unsigned engines,
     struct compute_info_v2 *out) {
     enum { FIRST = 470 };
-    ENTER_MIG();
+    ENTER();
     if (sim_driver(&nvml.view) < FIRST)
         return NVML_FUNCTION_NOT_FOUND;
     NEED(out);
@@ -95,7 +95,7 @@ static bool is_free(struct part part, unsigned start, unsigned size) {
 API(nvmlGpuInstanceGetComputeInstancePossiblePlacements, nvmlGpuInstance_t instance, unsigned id,
     struct placement *out, unsigned *count) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(count);
     NEED_PART(GPU_INSTANCE, instance, &part);
     struct sim_profile profile = profile_of(part);
@@ -111,7 +111,7 @@ API(nvmlGpuInstanceGetComputeInstancePossiblePlacements, nvmlGpuInstance_t insta
 API(nvmlGpuInstanceGetComputeInstanceRemainingCapacity, nvmlGpuInstance_t instance, unsigned id,
     unsigned *count) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(count);
     NEED_PART(GPU_INSTANCE, instance, &part);
     struct sim_profile profile = profile_of(part);
@@ -190,13 +190,13 @@ static int create(nvmlGpuInstance_t instance, unsigned id, const struct placemen
 
 API(nvmlGpuInstanceCreateComputeInstance, nvmlGpuInstance_t instance, unsigned id,
     nvmlComputeInstance_t *out) {
-    ENTER_MIG();
+    ENTER();
     return create(instance, id, NULL, out);
 }
 
 API(nvmlGpuInstanceCreateComputeInstanceWithPlacement, nvmlGpuInstance_t instance, unsigned id,
     const struct placement *where, nvmlComputeInstance_t *out) {
-    ENTER_MIG();
+    ENTER();
     NEED(where);
     return create(instance, id, where, out);
 }
@@ -210,7 +210,7 @@ static int remove_part(struct part part) {
 }
 
 API(nvmlComputeInstanceDestroy, nvmlComputeInstance_t instance) {
-    ENTER_MIG();
+    ENTER();
     return remove_alone(COMPUTE_INSTANCE, instance, remove_part);
 }
 
@@ -219,7 +219,7 @@ API(nvmlComputeInstanceDestroy, nvmlComputeInstance_t instance) {
 API(nvmlGpuInstanceGetComputeInstances, nvmlGpuInstance_t instance, unsigned id, nvmlComputeInstance_t *out,
     unsigned *count) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(out && count);
     NEED_PART(GPU_INSTANCE, instance, &part);
     NEED_PERMISSION(may_look());
@@ -237,7 +237,7 @@ API(nvmlGpuInstanceGetComputeInstances, nvmlGpuInstance_t instance, unsigned id,
 API(nvmlGpuInstanceGetComputeInstanceById, nvmlGpuInstance_t instance, unsigned id,
     nvmlComputeInstance_t *out) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(out);
     NEED_PART(GPU_INSTANCE, instance, &part);
     NEED_PERMISSION(may_look());
@@ -271,11 +271,11 @@ static int describe(nvmlComputeInstance_t instance, bool mig_device, struct comp
 }
 
 API(nvmlComputeInstanceGetInfo_v2, nvmlComputeInstance_t instance, struct compute_instance_info *out) {
-    ENTER_MIG();
+    ENTER();
     return describe(instance, true, out);
 }
 
 API(nvmlComputeInstanceGetInfo, nvmlComputeInstance_t instance, struct compute_instance_info *out) {
-    ENTER_MIG();
+    ENTER();
     return describe(instance, false, out);
 }

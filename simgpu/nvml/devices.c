@@ -46,7 +46,7 @@ API(nvmlDeviceGetIndex, nvmlDevice_t device, unsigned *index) {
     ENTER();
     if (index && read_handle(MIG_DEVICE, device, &part))
         return mig_index(part, index);
-    ENTER_DEVICE(device, index);
+    NEED_BOARD(device, index);
     *index = index_of(device);
     return NVML_SUCCESS;
 }
@@ -62,7 +62,7 @@ API(nvmlDeviceGetName, nvmlDevice_t device, char *name, unsigned room) {
     ENTER();
     if (name && read_handle(MIG_DEVICE, device, &part))
         return mig_name(part, name, room);
-    ENTER_DEVICE(device, name);
+    NEED_BOARD(device, name);
     return nvml_setting(device, "board.%u.name", name, room);
 }
 
@@ -71,7 +71,7 @@ API(nvmlDeviceGetUUID, nvmlDevice_t device, char *uuid, unsigned room) {
     ENTER();
     if (uuid && read_handle(MIG_DEVICE, device, &part))
         return mig_uuid(part, uuid, room);
-    ENTER_DEVICE(device, uuid);
+    NEED_BOARD(device, uuid);
     return nvml_setting(device, "board.%u.uuid", uuid, room);
 }
 
@@ -130,7 +130,7 @@ API(nvmlDeviceGetCudaComputeCapability, nvmlDevice_t device, int *major, int *mi
     ENTER();
     if (major && minor && read_handle(MIG_DEVICE, device, &part))
         device = handle_of(part.index);
-    ENTER_DEVICE(device, major && minor);
+    NEED_BOARD(device, major && minor);
     *major = (int)board_number(device, "board.%u.cc_major");
     *minor = (int)board_number(device, "board.%u.cc_minor");
     return NVML_SUCCESS;

@@ -59,7 +59,7 @@ static int create(nvmlDevice_t device, unsigned id, const struct placement *wher
 }
 
 API(nvmlDeviceCreateGpuInstance, nvmlDevice_t device, unsigned id, nvmlGpuInstance_t *out) {
-    ENTER_MIG();
+    ENTER();
     return create(device, id, NULL, out);
 }
 
@@ -73,7 +73,7 @@ static bool is_possible(const struct sim_profile *profile, const struct placemen
 API(nvmlDeviceCreateGpuInstanceWithPlacement, nvmlDevice_t device, unsigned id, const struct placement *where,
     nvmlGpuInstance_t *out) {
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     NEED(where);
     NEED_MIG(device);
     NEED(profile_by_id(number_of(device), id, &profile) && is_possible(&profile, where));
@@ -96,7 +96,7 @@ static int remove_part(struct part part) {
 }
 
 API(nvmlGpuInstanceDestroy, nvmlGpuInstance_t instance) {
-    ENTER_MIG();
+    ENTER();
     return remove_alone(GPU_INSTANCE, instance, remove_part);
 }
 
@@ -104,7 +104,7 @@ API(nvmlGpuInstanceDestroy, nvmlGpuInstance_t instance) {
 
 API(nvmlDeviceGetGpuInstances, nvmlDevice_t device, unsigned id, nvmlGpuInstance_t *out, unsigned *count) {
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     NEED(out && count);
     NEED_MIG(device);
     NEED_PERMISSION(may_look());
@@ -120,7 +120,7 @@ API(nvmlDeviceGetGpuInstances, nvmlDevice_t device, unsigned id, nvmlGpuInstance
 }
 
 API(nvmlDeviceGetGpuInstanceById, nvmlDevice_t device, unsigned id, nvmlGpuInstance_t *out) {
-    ENTER_MIG();
+    ENTER();
     NEED(out);
     NEED_MIG(device);
     NEED_PERMISSION(may_look());
@@ -140,7 +140,7 @@ struct gpu_instance_info {
 
 API(nvmlGpuInstanceGetInfo, nvmlGpuInstance_t instance, struct gpu_instance_info *out) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(out);
     NEED_PART(GPU_INSTANCE, instance, &part);
     struct sim_shape shape = sim_shape(atomic_load(&instance_of(part)->shape));

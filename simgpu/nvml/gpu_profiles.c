@@ -90,7 +90,7 @@ static int fill_versioned(const struct sim_profile *profile, void *out) {
 
 API(nvmlDeviceGetGpuInstanceProfileInfo, nvmlDevice_t device, unsigned index, struct info_v1 *out) {
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     NEED(is_device(device) && out && index < index_count());
     if (!may_list(number_of(device)) || !profile_by_index(number_of(device), index, &profile))
         return NVML_NOT_SUPPORTED;
@@ -101,7 +101,7 @@ API(nvmlDeviceGetGpuInstanceProfileInfo, nvmlDevice_t device, unsigned index, st
 API(nvmlDeviceGetGpuInstanceProfileInfoV, nvmlDevice_t device, unsigned index, void *out) {
     enum { FIRST = 470 };
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     if (sim_driver(&nvml.view) < FIRST)
         return NVML_FUNCTION_NOT_FOUND;
     NEED(is_device(device) && out && index < index_count());
@@ -113,7 +113,7 @@ API(nvmlDeviceGetGpuInstanceProfileInfoV, nvmlDevice_t device, unsigned index, v
 API(nvmlDeviceGetGpuInstanceProfileInfoByIdV, nvmlDevice_t device, unsigned id, void *out) {
     enum { FIRST = 580 };
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     if (sim_driver(&nvml.view) < FIRST)
         return NVML_FUNCTION_NOT_FOUND;
     NEED(is_device(device) && out);
@@ -128,7 +128,7 @@ API(nvmlDeviceGetGpuInstanceProfileInfoByIdV, nvmlDevice_t device, unsigned id, 
 API(nvmlDeviceGetGpuInstancePossiblePlacements_v2, nvmlDevice_t device, unsigned id, struct placement *out,
     unsigned *count) {
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     NEED(is_device(device) && count);
     NEED_PERMISSION(may_look());
     if (!may_list(number_of(device)) || !profile_by_id(number_of(device), id, &profile))
@@ -180,7 +180,7 @@ static unsigned count_instances(unsigned device, unsigned row) {
 
 API(nvmlDeviceGetGpuInstanceRemainingCapacity, nvmlDevice_t device, unsigned id, unsigned *count) {
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     NEED(count);
     NEED_MIG(device);
     NEED_PERMISSION(may_look());

@@ -2,7 +2,6 @@
 // What the MIG parts of the simulated NVML share: handles, which say themselves what they stand for, and may
 // have become stale; profiles; who may do what.
 #pragma once
-#include "../state/faults.h"
 #include "../state/mig.h"
 #include "nvml.h"
 
@@ -58,13 +57,6 @@ void capability_add(struct part part, bool compute);
 void capability_remove(struct part part, bool compute);
 #pragma GCC visibility pop
 
-#define ENTER_MIG()                                                                                          \
-    do {                                                                                                     \
-        int told_ = nvml_session();                                                                          \
-        told_ = told_ ? told_ : sim_fault(__func__);                                                         \
-        if (told_)                                                                                           \
-            return told_;                                                                                    \
-    } while (0)
 // For a device in MIG mode.
 #define NEED_MIG(device)                                                                                     \
     do {                                                                                                     \

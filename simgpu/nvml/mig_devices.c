@@ -46,7 +46,7 @@ static bool find_nth(struct part *part, unsigned place) {
 }
 
 API(nvmlDeviceGetMigDeviceHandleByIndex, nvmlDevice_t device, unsigned index, nvmlDevice_t *out) {
-    ENTER_MIG();
+    ENTER();
     NEED(out);
     NEED_MIG(device);
     struct part part = part_of(device);
@@ -65,7 +65,7 @@ int mig_index(struct part part, unsigned *index) {
 }
 
 API(nvmlDeviceIsMigDeviceHandle, nvmlDevice_t device, unsigned *is) {
-    ENTER_MIG();
+    ENTER();
     NEED(is && (is_device(device) || is_mig_device(device)));
     *is = is_mig_device(device);
     return NVML_SUCCESS;
@@ -73,7 +73,7 @@ API(nvmlDeviceIsMigDeviceHandle, nvmlDevice_t device, unsigned *is) {
 
 API(nvmlDeviceGetGpuInstanceId, nvmlDevice_t device, unsigned *id) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(id);
     NEED_MIG_DEVICE(device, &part);
     *id = part.gi;
@@ -82,7 +82,7 @@ API(nvmlDeviceGetGpuInstanceId, nvmlDevice_t device, unsigned *id) {
 
 API(nvmlDeviceGetComputeInstanceId, nvmlDevice_t device, unsigned *id) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(id);
     NEED_MIG_DEVICE(device, &part);
     *id = part.ci;
@@ -91,7 +91,7 @@ API(nvmlDeviceGetComputeInstanceId, nvmlDevice_t device, unsigned *id) {
 
 API(nvmlDeviceGetDeviceHandleFromMigDeviceHandle, nvmlDevice_t device, nvmlDevice_t *out) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(out);
     NEED_MIG_DEVICE(device, &part);
     *out = handle_of(part.index);
@@ -105,7 +105,7 @@ struct attributes {
 
 API(nvmlDeviceGetAttributes_v2, nvmlDevice_t device, struct attributes *out) {
     struct part part;
-    ENTER_MIG();
+    ENTER();
     NEED(out);
     NEED_MIG_DEVICE(device, &part);
     struct sim_profile profile = profile_of(part);

@@ -32,7 +32,7 @@ int remove_alone(enum handle kind, void *handle, int (*remove_part)(struct part 
 }
 
 API(nvmlDeviceGetMigMode, nvmlDevice_t device, unsigned *current, unsigned *pending) {
-    ENTER_MIG();
+    ENTER();
     if (is_mig_device(device))
         return NVML_NOT_SUPPORTED;
     NEED(is_device(device) && current && pending);
@@ -72,7 +72,7 @@ static int set_mode(unsigned device, unsigned mode) {
 
 // The call succeeds where the mode could be set at least for later; `activation` says whether it is.
 API(nvmlDeviceSetMigMode, nvmlDevice_t device, unsigned mode, int *activation) {
-    ENTER_MIG();
+    ENTER();
     NEED(is_device(device) && mode <= 1 && activation);
     if (!sim_has_mig(&nvml.view, number_of(device)))
         return NVML_NOT_SUPPORTED;
@@ -87,7 +87,7 @@ API(nvmlDeviceSetMigMode, nvmlDevice_t device, unsigned mode, int *activation) {
 
 API(nvmlDeviceGetMaxMigDeviceCount, nvmlDevice_t device, unsigned *count) {
     struct sim_profile profile;
-    ENTER_MIG();
+    ENTER();
     NEED(is_device(device) && count);
     *count = 0;
     for (unsigned row = 0; sim_has_mig(&nvml.view, number_of(device)) &&

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the parts of the simulated NVML share: results, the process's view of the devices, handles.
 #pragma once
+#include "../state/faults.h"
 #include "../state/state.h"
 #include <string.h>
 
@@ -78,6 +79,7 @@ unsigned pid_here(unsigned slot);
 #define ENTER()                                                                                              \
     do {                                                                                                     \
         int ailing_ = nvml_session();                                                                        \
+        ailing_ = ailing_ ? ailing_ : sim_fault(__func__);                                                   \
         if (ailing_)                                                                                         \
             return ailing_;                                                                                  \
     } while (0)
@@ -88,6 +90,9 @@ unsigned pid_here(unsigned slot);
     } while (0)
 #define ENTER_DEVICE(device, out)                                                                            \
     ENTER();                                                                                                 \
+    NEED_BOARD(device, out)
+// A whole device that is well.
+#define NEED_BOARD(device, out)                                                                              \
     if (is_mig_device(device))                                                                               \
         return NVML_NOT_SUPPORTED;                                                                           \
     NEED(is_device(device) && (out));                                                                        \

@@ -68,7 +68,6 @@ unsigned nvml_holders(nvmlDevice_t device, struct process *all) {
 
 // Writes down as many as there is room for; the count is that of all.
 static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) {
-    ENTER();
     NEED((is_device(device) || is_mig_device(device)) && count);
     NEED_PERMISSION(!is_device(device) || may_see_all(number_of(device)));
     if (is_device(device) && nvml_board(device))
@@ -85,51 +84,59 @@ static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) 
 }
 
 static int none(nvmlDevice_t device, unsigned *count) {
-    ENTER();
     NEED((is_device(device) || is_mig_device(device)) && count);
     *count = 0;
     return NVML_SUCCESS;
 }
 
 API(nvmlDeviceGetComputeRunningProcesses_v3, nvmlDevice_t device, unsigned *count, struct process *out) {
+    ENTER();
     return report(device, count, out, sizeof *out);
 }
 
 API(nvmlDeviceGetComputeRunningProcesses_v2, nvmlDevice_t device, unsigned *count, struct process *out) {
+    ENTER();
     return report(device, count, out, sizeof *out);
 }
 
 API(nvmlDeviceGetComputeRunningProcesses, nvmlDevice_t device, unsigned *count, struct process_v1 *out) {
+    ENTER();
     return report(device, count, out, sizeof *out);
 }
 
 API(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlDevice_t device, unsigned *count,
     UNUSED struct process *out) {
+    ENTER();
     return none(device, count);
 }
 
 API(nvmlDeviceGetGraphicsRunningProcesses_v2, nvmlDevice_t device, unsigned *count,
     UNUSED struct process *out) {
+    ENTER();
     return none(device, count);
 }
 
 API(nvmlDeviceGetGraphicsRunningProcesses, nvmlDevice_t device, unsigned *count,
     UNUSED struct process_v1 *out) {
+    ENTER();
     return none(device, count);
 }
 
 API(nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlDevice_t device, unsigned *count,
     UNUSED struct process *out) {
+    ENTER();
     return none(device, count);
 }
 
 API(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlDevice_t device, unsigned *count,
     UNUSED struct process *out) {
+    ENTER();
     return none(device, count);
 }
 
 API(nvmlDeviceGetMPSComputeRunningProcesses, nvmlDevice_t device, unsigned *count,
     UNUSED struct process_v1 *out) {
+    ENTER();
     return none(device, count);
 }
 

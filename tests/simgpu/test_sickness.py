@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gpuportion.errors import GpuportionError
-from gpuportion.simgpu import Sim, sickness
+from gpuportion.simgpu import Behaviour, Sim, sickness
 from tests.simgpu.conftest import Start
 
 ASKED = """
@@ -134,3 +134,20 @@ def test_what_cannot_be_is_refused(two: Sim, device: int, number: int) -> None:
     """No such board, no such number."""
     with pytest.raises(GpuportionError):
         sickness.error(two.state, device, number)
+
+
+def test_any_question_can_be_told_to_fail(start: Start) -> None:
+    """By its exported name, at the calls that are named, whatever it is about."""
+    process_list = "nvmlDeviceGetComputeRunningProcesses_v3"
+    rules = (
+        f"{process_list}@2-3=999,nvmlDeviceGetMinorNumber=15,nvmlDeviceGetUUID@1=6,nvmlDeviceGetMigMode@1=3"
+    )
+    made = Client(start(behaviour=Behaviour(faults=rules)))
+    device = "n.nvmlDeviceGetHandleByIndex(0)"
+    listed = [made.ask(f"n.{process_list}({device})") for _ in range(4)]
+    assert listed == [[], 999, 999, []]
+    assert [made.ask(f"n.nvmlDeviceGetMinorNumber({device})") for _ in range(2)] == [15, 15]
+    assert made.ask(f"n.nvmlDeviceGetUUID({device})") == 6
+    assert str(made.ask(f"n.nvmlDeviceGetUUID({device})")).startswith("GPU-")
+    assert (made.ask(f"n.nvmlDeviceGetMigMode({device})"), made.ask(USED % 0)) == (3, True)
+    made.process.communicate()
