@@ -250,5 +250,3 @@ def test_rules_for_users_count_what_an_instance_has(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match=r"(?s)GP110 .*user.max-memory"):
             daemon.create("GPU_MEMORY_LIMIT=4G", id="c")
         assert len(daemon.shown()) == 2
-
-
