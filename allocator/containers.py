@@ -23,7 +23,7 @@ from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
-from gpuportion.shim.image_drivers import Found
+from gpuportion.shim.image_drivers import Image
 from gpuportion.shim.request import USER, Request, from_container, from_keys, is_sandbox
 from gpuportion.shim.spec import change
 
@@ -84,13 +84,13 @@ class Containers:
         intent = Intent(
             CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, user=user, creator=creator
         )
-        drivers = fields.image_drivers(message)
+        image = Image(fields.image_drivers(message), fields.image_mounts(message))
         with self._placing.reserved(intent) as grant:
             if isinstance(found, Plan):
                 made = yield from self._placing.made(grant, found, request, subject)
                 edited = self._edit_for_mig(made, spec)
             else:
-                edited = self._edit(grant, spec, preload, drivers)
+                edited = self._edit(grant, spec, preload, image)
         return wire.Message({"token": grant.token}, edited)
 
     def _edit_for_mig(self, grant: Grant, spec: dict[str, Any]) -> bytes:
@@ -113,7 +113,7 @@ class Containers:
         """What the administrator gives a container that asks for nothing."""
         return None if is_sandbox(annotations) else self._rules.policy.default
 
-    def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes, drivers: tuple[Found, ...]) -> bytes:
+    def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes, image: Image) -> bytes:
         specs = self._files.specs()
         minors = {gpu.uuid: gpu.minor for gpu in self._view.gpus}
         edits = injection.device_edits(specs, grant.shares, minors)
@@ -134,7 +134,7 @@ class Containers:
             container=grant.id,
             socket=paths.socket_path(),
             mounts=fields.mounts_of(spec),
-            drivers=drivers,
+            image=image,
         )
         edited = change(spec, gathered)
         for removed in edited.removed:

@@ -41,9 +41,18 @@ def parts(message: wire.Message) -> tuple[bytes, bytes]:
 
 def image_drivers(message: wire.Message) -> tuple[Found, ...]:
     """What of a driver is in the image, as the launcher found it."""
-    value = message.head.get("image_drivers", [])
+    return _found(message, "image_drivers")
+
+
+def image_mounts(message: wire.Message) -> dict[str, str]:
+    """Where in the image destinations of mounts lead, of those that lead elsewhere by its links."""
+    return {each.name: each.path for each in _found(message, "image_mounts")}
+
+
+def _found(message: wire.Message, key: str) -> tuple[Found, ...]:
+    value = message.head.get(key, [])
     if not isinstance(value, list) or not all(_is_found(each) for each in value):
-        raise GpuportionError("GP304", why="image_drivers is no list of names and paths")
+        raise GpuportionError("GP304", why=f"{key} is no list of names and paths")
     return tuple(Found(each["name"], each["path"]) for each in value)
 
 

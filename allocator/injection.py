@@ -19,7 +19,7 @@ from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
 from gpuportion.shim import cdi, strip, volumes
-from gpuportion.shim.image_drivers import Found
+from gpuportion.shim.image_drivers import Image
 from gpuportion.shim.preload import preload_text
 from gpuportion.shim.spec import Injection, Interposer
 
@@ -93,12 +93,12 @@ def gather(
     container: str,
     socket: str,
     mounts: Sequence[Mapping[str, Any]] = (),
-    drivers: tuple[Found, ...] = (),
+    image: Image | None = None,
 ) -> Injection:
     """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `write_preload`).
 
     `mounts`: the spec's own. GpuportionError GP311: they leave no place for it."""
-    ours = programs()
+    ours, found = programs(), image or Image()
     cdi_paths = targets(specs)
     stay = strip.mounts(mounts, cdi_paths, strip.Removed())  # what goes has no place to keep from the driver
     return Injection(
@@ -111,7 +111,8 @@ def gather(
             policy=f"{folder}/policy",
             ledger=f"{folder}/ledger/ledger",
             preload=f"{folder}/{PRELOAD}",
-            image_drivers=drivers,
+            image_drivers=found.drivers,
+            image_mounts=found.mounts,
         ),
         hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
         cdi_paths=cdi_paths,

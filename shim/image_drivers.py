@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from gpuportion.paths import INSIDE, INSIDE_PRELOAD
@@ -31,6 +31,15 @@ class Found:
 
     name: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What the launcher found in it: `drivers`, and `mounts`, where destinations of the spec's mounts lead that lead
+    elsewhere by links."""
+
+    drivers: tuple[Found, ...] = ()
+    mounts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

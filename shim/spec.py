@@ -42,7 +42,7 @@ DEFAULT_MODE: Final = 0o666
 @dataclass(frozen=True, slots=True)
 class Interposer:
     """Our libraries, and the files of one grant by which they hold it. `image_drivers`: what the image has of a
-    driver itself."""
+    driver itself; `image_mounts`: where destinations of the spec's mounts lead in it, which lead elsewhere by links."""
 
     library: str
     nvml_library: str
@@ -51,6 +51,7 @@ class Interposer:
     ledger: str
     preload: str
     image_drivers: tuple[image_drivers.Found, ...] = ()
+    image_mounts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,9 @@ def _over_the_images(
     stay: Sequence[Any], edits: cdi.ContainerEdits, interposer: Interposer
 ) -> list[dict[str, Any]]:
     ours = image_drivers.Ours(cuda=interposer.library, nvml=interposer.nvml_library)
-    places = [posixpath.normpath(str(mount.get("destination"))) for mount in stay]
+    given = [str(mount.get("destination")) for mount in stay]
+    linked = [interposer.image_mounts[place] for place in given if place in interposer.image_mounts]
+    places = [*map(posixpath.normpath, given), *linked]
     covers = image_drivers.covers(interposer.image_drivers, edits, ours, places)
     return [_bind(source, target) for target, source in covers.items()]
 

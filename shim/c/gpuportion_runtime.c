@@ -16,6 +16,7 @@
 #include "checkpoint.h"
 #include "decimal.h"
 #include "image_drivers.h"
+#include "image_mounts.h"
 #include "image_preload.h"
 #include "image_root.h"
 #include "json_scan.h"
@@ -66,15 +67,17 @@ static void begin_head(struct bytes *head, const char *op, const struct command 
 
 // What the daemon must know of an image that it may not see.
 struct image {
-    struct bytes preload, drivers;
+    struct bytes preload, drivers, mounts;
 };
 
 static bool look_at_image(const struct bundle *bundle, struct image *image, struct bytes *problem) {
     int root = image_root_open(bundle);
     if (root < 0) {
         bytes_text(&image->drivers, "[]");
+        bytes_text(&image->mounts, "[]");
         return true;
     }
+    image_mounts_find(bundle, root, &image->mounts);
     bool good = image_preload_read(root, &image->preload, problem) &&
                 image_drivers_find(bundle, root, &image->drivers, problem);
     close(root);
@@ -94,6 +97,8 @@ static struct wire_request create_request(struct node *node, const struct comman
     json_put_number(&request.head, "preload_bytes", (long long)image->preload.n);
     bytes_text(&request.head, ",\"image_drivers\":");
     bytes_add(&request.head, image->drivers.at, image->drivers.n);
+    bytes_text(&request.head, ",\"image_mounts\":");
+    bytes_add(&request.head, image->mounts.at, image->mounts.n);
     bytes_text(&request.head, "}");
     request.body[0] = (struct iovec){bundle->text.at, bundle->text.n};
     request.body[1] = (struct iovec){image->preload.at, image->preload.n};
@@ -134,6 +139,7 @@ static bool ask_daemon(const struct command *command, struct node *node, struct 
     bytes_free(&answer.body);
     bytes_free(&image.preload);
     bytes_free(&image.drivers);
+    bytes_free(&image.mounts);
     return good;
 }
 

@@ -28,14 +28,23 @@ int image_root_open(const struct bundle *b) {
 }
 
 // O_PATH: a device node of the image must not be opened, and a fifo must not be waited for.
-int image_find(int root, const char *path) {
-    struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+static int look(int root, const char *path, uint64_t more) {
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC | more,
+                           .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
     for (int i = 0; i < RACES; i++) {
         int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
         if (fd >= 0 || errno != EAGAIN) // EAGAIN: something was renamed while the path was walked
             return fd;
     }
     return -1;
+}
+
+int image_find(int root, const char *path) {
+    return look(root, path, 0);
+}
+
+int image_entry(int root, const char *path) {
+    return look(root, path, O_NOFOLLOW);
 }
 
 int image_reopen(int path, mode_t kind) {

@@ -15,6 +15,8 @@
 int image_root_open(const struct bundle *b);
 // O_PATH as well; -1 and errno where there is nothing, or no way to it within the image.
 int image_find(int root, const char *path);
+// The same, but a link at its end is not followed.
+int image_entry(int root, const char *path);
 // The file itself, for reading; `path` is closed. -1 where it is not of the kind (S_IFREG, S_IFDIR) or can't
 // be opened.
 int image_reopen(int path, mode_t kind);

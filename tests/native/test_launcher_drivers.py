@@ -138,3 +138,39 @@ def test_links_to_one_file_come_to_an_end(launcher: Launcher) -> None:
     for number in range(4100):
         link(launcher.rootfs, f"/usr/local/cuda/compat/libcuda.so.{number}", FILE)
     assert "4096 places" in refusal(launcher)
+
+
+def leads(launcher: Launcher, *destinations: str) -> dict[str, str]:
+    """Destination -> where it leads in the image, as the daemon is told."""
+    spec = config(REQUEST)
+    spec["mounts"] = [{"destination": each, "type": "bind", "source": "/tmp"} for each in destinations]
+    launcher.write(spec)
+    with ScriptedDaemon(launcher.run_dir, edit_it) as daemon:
+        assert launcher.create().returncode == 0
+    return {each["name"]: each["path"] for each in daemon.seen[0].head["image_mounts"]}
+
+
+def test_destinations_that_lead_elsewhere_are_told(launcher: Launcher) -> None:
+    """By links of the image, absolute and relative, within it; others are what they are."""
+    put(launcher.rootfs, f"/usr/local/cuda-12.8/compat/{FILE}", "/data/x")
+    link(launcher.rootfs, "/usr/local/cuda", "/etc/alternatives/cuda")
+    link(launcher.rootfs, "/etc/alternatives/cuda", "../.././usr/local/cuda-12.8")
+    link(launcher.rootfs, "/data/up", "../../../../../usr//local/cuda/compat/")
+    link(launcher.rootfs, "/data/round", "round")
+    link(launcher.rootfs, "/data/nowhere", "/not/there")
+    told = leads(
+        launcher, "/usr/local/cuda", "/data", "/data/up", "/data/round", "/data/nowhere", "/new", "rel"
+    )
+    assert told == {"/usr/local/cuda": "/usr/local/cuda-12.8"}
+    assert leads(launcher, "/data/up", "/data/x") == {"/data/up": "/usr/local/cuda-12.8/compat"}
+
+
+@pytest.mark.parametrize("over", ["/dev", "/etc/alternatives", "/usr/local/cuda-12.8/compat"])
+def test_what_leads_over_another_mount_is_not_told(launcher: Launcher, over: str) -> None:
+    """The image doesn't tell what is there then: it could have its driver taken for hidden."""
+    put(launcher.rootfs, f"/usr/local/cuda-12.8/compat/{FILE}")
+    link(launcher.rootfs, "/etc/alternatives/cuda", "/usr/local/cuda-12.8/compat")
+    link(launcher.rootfs, "/dev/cuda", "/etc/alternatives/cuda")
+    link(launcher.rootfs, "/etc/hosts", "/dev/cuda")
+    assert leads(launcher, "/etc/hosts") == {"/etc/hosts": "/usr/local/cuda-12.8/compat"}
+    assert leads(launcher, over, "/etc/hosts") == {}

@@ -99,6 +99,7 @@ def test_the_daemon_is_told_everything(launcher: Launcher, verb: str) -> None:
         "runtime": str(launcher.runtime),
         "preload_bytes": 24,
         "image_drivers": [],
+        "image_mounts": [],
     }
     assert daemon.seen[0].body == text + b"/usr/lib/libjemalloc.so\n"
     assert daemon.seen[0].status == wire.REQUEST

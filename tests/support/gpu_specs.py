@@ -71,6 +71,7 @@ def injection(device: str = "0", **changes: Any) -> Injection:
         "ledger": f"{grant}/ledger/ledger",
         "preload": f"{grant}/ld.so.preload",
         "image_drivers": (),
+        "image_mounts": {},
     }
     interposer |= {key: changes.pop(key) for key in interposer if key in changes}
     values: dict[str, Any] = {

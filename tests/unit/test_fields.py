@@ -87,6 +87,11 @@ def test_what_the_launcher_found_in_an_image_is_a_list_of_names_and_paths() -> N
     got = fields.image_drivers(wire.Message({"image_drivers": found}))
     assert [(one.name, one.path) for one in got] == [("libcuda.so.1", "/a/libcuda.so.1"), ("x", "/b")]
     assert fields.image_drivers(wire.Message({})) == ()
+    assert fields.image_mounts(wire.Message({"image_mounts": found})) == {
+        "libcuda.so.1": "/a/libcuda.so.1",
+        "x": "/b",
+    }
+    assert fields.image_mounts(wire.Message({})) == {}
     wrong: list[Any] = [
         None,
         {},
@@ -100,6 +105,10 @@ def test_what_the_launcher_found_in_an_image_is_a_list_of_names_and_paths() -> N
         refused(
             partial(fields.image_drivers, wire.Message({"image_drivers": value})),
             "image_drivers is no list of names and paths",
+        )
+        refused(
+            partial(fields.image_mounts, wire.Message({"image_mounts": value})),
+            "image_mounts is no list of names and paths",
         )
 
 

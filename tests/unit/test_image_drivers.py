@@ -97,3 +97,18 @@ def test_in_the_edit_each_is_covered_unless_a_mount_hides_it(
     mounts = spec.edit({"mounts": [user]}, made)["mounts"]
     sources = [each["source"] for each in mounts if each["destination"] == path]
     assert sources == ([getattr(made.interposer, covered)] if covered else [])
+
+
+@pytest.mark.parametrize(
+    ("linked", "is_covered"),
+    [({}, True), ({"/data": "/usr/local/cuda-12.8"}, False), ({"/other": "/usr/local/cuda-12.8"}, True)],
+)
+def test_a_volume_that_a_link_leads_over_the_file_gets_no_place_for_it(
+    linked: dict[str, str], is_covered: bool
+) -> None:
+    """The image's links say where a mount lies; the file is hidden, and its cover would be made in the volume."""
+    path = "/usr/local/cuda-12.8/compat/libcuda.so.1"
+    made = injection(image_drivers=(Found("libcuda.so.1", path),), image_mounts=linked)
+    user = {"destination": "/data", "source": "/data", "type": "bind", "options": ["rbind"]}
+    mounts = spec.edit({"mounts": [user]}, made)["mounts"]
+    assert (path in [each["destination"] for each in mounts]) is is_covered
