@@ -281,10 +281,14 @@ def test_a_driver_in_the_image_is_capped(node: Node, cuda_image: str, way: str) 
         holds_to_1g(client)
 
 
-def test_a_volume_over_the_images_driver_stays_clean(node: Node, cuda_image: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [f"/{CUDA}", "/usr/local/cuda"], ids=["itself", "by-links"])
+def test_a_volume_over_the_images_driver_stays_clean(
+    node: Node, cuda_image: str, tmp_path: Path, at: str
+) -> None:
     """What the image has below a volume isn't seen, and no place is made for it there."""
-    options = ["-v", f"{tmp_path}:/{CUDA}"]
-    with node.session("1G", image=cuda_image, command=["/session"], options=options) as client:
+    with node.session(
+        "1G", image=cuda_image, command=["/session"], options=["-v", f"{tmp_path}:{at}"]
+    ) as client:
         holds_to_1g(client)
     assert list(tmp_path.iterdir()) == []
 
