@@ -13,7 +13,7 @@ from decimal import Decimal
 import pytest
 from tests.support.daemon import Sleeper
 
-from gpuportion.allocator.attribution import PATIENCE, Attribution
+from gpuportion.allocator.attribution import PATIENCE, Attribution, Held
 from gpuportion.allocator.inventory import Reading, Sample
 from gpuportion.allocator.owners import Claim
 from gpuportion.allocator.processes import Process, start_of
@@ -137,6 +137,19 @@ def test_a_process_stays_its_grants_while_both_live() -> None:
     attribution.update(sample({os.getpid(): GIB}), [Claim("mine", holder=alive(os.getpid()))])
     attribution.update(sample({os.getpid(): GIB}), [Claim("mine")])
     assert [one.token for one in attribution.held[UUID]] == ["mine"]
+
+
+def test_what_a_process_holds_is_kept_with_its_start() -> None:
+    """By which a later process with its pid is another; one that has ended has none."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    attribution = Attribution(margin=0)
+    attribution.update(
+        sample({os.getpid(): GIB, gone.pid: 2 * GIB}), [Claim("mine", holder=alive(os.getpid()))]
+    )
+    mine, ended = attribution.held[UUID]
+    assert mine == Held(os.getpid(), GIB, "mine", alive(os.getpid()).start)
+    assert (ended.pid, ended.size, ended.start) == (gone.pid, 2 * GIB, 0) and ended.token != "mine"
 
 
 def test_a_process_is_known_by_the_ledger_that_it_maps() -> None:

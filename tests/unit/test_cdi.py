@@ -295,6 +295,23 @@ def test_the_uuid_goes_before_the_index() -> None:
     assert cdi.name_of(specs, cdi.GPU_KIND, index=1, uuid="GPU-other") == "1"
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "known"),
+    [
+        (cdi.GPU_KIND, "0", True),
+        (cdi.GPU_KIND, UUID, True),
+        (cdi.GPU_KIND, "9", False),
+        ("other/kind", "0", False),
+    ],
+)
+def test_a_device_is_known_by_a_spec_of_its_kind(kind: str, name: str, known: bool) -> None:
+    """Whichever of several has it."""
+    empty = cdi.parse({**document(), "devices": []}, "empty.yaml")
+    other = cdi.parse({**document(), "kind": "some/other"}, "other.yaml")
+    assert cdi.is_known([empty, cdi.parse(document(), "x"), other], kind, name) is known
+    assert not cdi.is_known([empty, other], cdi.GPU_KIND, name)
+
+
 def test_the_real_driver_is_found_among_the_mounts() -> None:
     """Also where a 32-bit copy comes before it."""
     made = document()

@@ -29,6 +29,16 @@ def test_a_text_is_a_text_without_zero_bytes() -> None:
         refused(partial(fields.text, wire.Message(head), "id"), "id is no text")
 
 
+def test_a_list_of_texts_has_texts_alone() -> None:
+    """Each says something: an empty one, as of a GPU, would mean none or all."""
+    for given in ([], ["GPU-1"], ["GPU-1", "GPU-2"]):
+        assert fields.texts(wire.Message({"gpus": given, "other": [3]}), "gpus") == given
+    wrong: list[Any] = [None, "GPU-1", {}, [1], ["a", 1], [""], ["a", ""]]
+    for value in wrong:
+        refused(partial(fields.texts, wire.Message({"gpus": value}), "gpus"), "gpus is no list of texts")
+    refused(partial(fields.texts, wire.Message({}), "gpus"), "gpus is no list of texts")
+
+
 def test_a_request_of_exec_is_an_object_of_texts() -> None:
     """One value of another kind spoils it: it may be the one that limits."""
     assert fields.keys({"GPU_MEMORY_LIMIT": "4G", "GPU_COUNT": "2"}) == {
