@@ -59,6 +59,8 @@ class Refusal:
         listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
         parts = [f"Granted now on {where}: {listed}" if names else f"Nothing is granted on {where} now"]
         parts.append(f"{gb(self.best.reserved)} is reserved by the driver")
+        if self.best.margin:
+            parts.append(f"{gb(self.best.margin)} is kept back as margin")
         if self.best.unmanaged:
             parts.append(f"{gb(self.best.unmanaged)} is held without a grant or beyond one")
         return "; ".join(parts) + "."

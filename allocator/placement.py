@@ -98,14 +98,29 @@ def _eligible(gpus: Sequence[Gpu], want: Request, rules: Rules) -> list[Gpu]:
     healthy = sorted((gpu for gpu in selected if not gpu.trouble), key=lambda gpu: gpu.index)
     if not healthy:
         raise GpuportionError("GP302", why="; ".join(f"GPU {gpu.index}: {gpu.trouble}" for gpu in selected))
+    if want.count > len(healthy):
+        raise GpuportionError(
+            "GP107", key="GPU_COUNT", value=want.count, why=_too_many(gpus, selected, healthy)
+        )
     _check_possible(healthy, want, rules.minimum)
     return healthy
 
 
+def _too_many(gpus: Sequence[Gpu], selected: Sequence[Gpu], healthy: Sequence[Gpu]) -> str:
+    """Why no more than the healthy ones can be had, and what to do about it."""
+    ill = [f"GPU {gpu.index}" for gpu in selected if gpu.trouble]
+    left = f"GPU_SELECT leaves {len(selected)} of {len(gpus)}" if len(selected) < len(gpus) else ""
+    away = (
+        f"{', '.join(ill)} {'is' if len(ill) == 1 else 'are'} ill (`gpuportion node` says why)" if ill else ""
+    )
+    why = " and ".join(part for part in (left, away) if part) or "the node has no others for portions"
+    return (
+        f"is more than the {no_room.gpus(len(healthy))} that may serve this request: {why}. "
+        f"Write GPU_COUNT={len(healthy)}{' or less' if len(healthy) > 1 else ''}."
+    )
+
+
 def _check_possible(gpus: Sequence[Gpu], want: Request, minimum: int) -> None:
-    if want.count > len(gpus):
-        why = f"is more than the {no_room.gpus(len(gpus))} that may serve this request."
-        raise GpuportionError("GP107", key="GPU_COUNT", value=want.count, why=why)
     if any(size < minimum for size in want.memory):
         why = f"is below the least that can be granted, {both(minimum)}. Write {_least(minimum)} or more."
         raise GpuportionError("GP107", key="GPU_MEMORY_LIMIT", value=mib(min(want.memory)), why=why)

@@ -52,9 +52,10 @@ class PolicyInForce:
     def shown(self) -> dict[str, Any]:
         """What `gpuportion config show` tells."""
         text = policy_keys.render(policy_keys.written(self.policy))
-        return {"source": self._path, "text": text, "trouble": self.trouble}
+        return {"source": self._path, "found": self._found, "text": text, "trouble": self.trouble}
 
     def _read(self) -> Policy:
+        self._found = os.path.lexists(self._path)
         found = policy_file.read_trusted(self._path, needed=self._needed)
         try:
             self._mark_default(found)

@@ -6,14 +6,16 @@
             switched off unless instances of others are left
     mend    a GPU with the role whose mode went with a reboot: it is switched on as soon as nobody uses it
 
-All of the GPUs or none: they are looked at before any is changed. The daemon's thread decides, each GPU's own thread
-switches. What the driver does is `nvml/mig_mode.py`'s, what the modes mean `mig/modes.py`'s."""
+All of the GPUs or none: they are looked at before any is changed. A GPU of which a change is under way has no other.
+The daemon's thread decides, each GPU's own thread switches. What the driver does is `nvml/mig_mode.py`'s, what the
+modes mean `mig/modes.py`'s."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gpuportion.allocator.devices import Gpu, matches
@@ -33,6 +35,8 @@ NAMED: Final = 8
 
 AGAIN: Final = 60.0
 """Seconds until a mode that could not be switched on by itself is tried again."""
+
+CHANGING: Final = "its role is being changed just now. Say this again once that is over"
 
 Switched = tuple[bool, bool, str]
 """The mode now, after the next reset, and why it is not what was asked for, or ""."""
@@ -61,6 +65,7 @@ class RoleChanges:
         self._switch = switch
         self._read = read
         self._tried: dict[str, float] = {}
+        self._changing: set[str] = set()
 
     # Asked for
 
@@ -73,12 +78,13 @@ class RoleChanges:
             raise GpuportionError("GP112", what="this node's GPUs", why="none of them has MIG")
         _refuse([(gpu, self._against_giving(gpu, readings.get(gpu.uuid))) for gpu in chosen])
         had = {gpu.uuid for gpu in chosen if self._roles.has_mig_role(gpu.uuid)}
-        self._keep(self._roles.give, chosen)
-        off = [gpu for gpu in chosen if not modes.stays_on(readings[gpu.uuid])]
-        said = yield from self._switch_all(off, on=True)
-        failed = [(gpu, why) for gpu in off if (why := _refusal(said[gpu.uuid], on=True))]
-        self._keep(self._roles.take, [gpu for gpu, _ in failed if gpu.uuid not in had])
-        _refuse(failed)
+        with self._change(chosen):
+            self._keep(self._roles.give, chosen)
+            off = [gpu for gpu in chosen if not modes.stays_on(readings[gpu.uuid])]
+            said = yield from self._switch_all(off, on=True)
+            failed = [(gpu, why) for gpu in off if (why := _refusal(said[gpu.uuid], on=True))]
+            self._keep(self._roles.take, [gpu for gpu, _ in failed if gpu.uuid not in had])
+            _refuse(failed)
         return [self.row(gpu) for gpu in chosen]
 
     def take(self, gpus: Sequence[Gpu], words: Sequence[str]) -> Steps[list[dict[str, Any]]]:
@@ -89,15 +95,16 @@ class RoleChanges:
             raise GpuportionError("GP112", what="this node's GPUs", why="none of them has the MIG role")
         before = self._readings()
         _refuse([(gpu, self._against_taking(gpu, before.get(gpu.uuid))) for gpu in chosen])
-        self._keep(self._roles.take, chosen)
-        kept: list[str] = []
-        for gpu in chosen:
-            _, left = yield from self._clear(gpu.uuid)
-            kept += [gpu.uuid] if left else []
-        readings = self._readings()
-        on = [gpu for gpu in chosen if gpu.uuid in readings and not modes.stays_off(readings[gpu.uuid])]
-        empty = [gpu for gpu in on if not readings[gpu.uuid].instances]
-        said = yield from self._switch_all(empty, on=False)
+        with self._change(chosen):
+            self._keep(self._roles.take, chosen)
+            kept: list[str] = []
+            for gpu in chosen:
+                _, left = yield from self._clear(gpu.uuid)
+                kept += [gpu.uuid] if left else []
+            readings = self._readings()
+            on = [gpu for gpu in chosen if gpu.uuid in readings and not modes.stays_off(readings[gpu.uuid])]
+            empty = [gpu for gpu in on if not readings[gpu.uuid].instances]
+            said = yield from self._switch_all(empty, on=False)
         notes = {gpu.uuid: _refusal(said[gpu.uuid], on=False) for gpu in empty}
         notes |= {gpu.uuid: _left(readings[gpu.uuid], gpu.uuid in kept) for gpu in on if gpu not in empty}
         return [self.row(gpu, notes.get(gpu.uuid, "")) for gpu in chosen]
@@ -140,7 +147,20 @@ class RoleChanges:
         except OSError as problem:
             raise GpuportionError("GP306", what="keeping the roles of GPUs", why=problem.strerror) from None
 
+    @contextlib.contextmanager
+    def _change(self, gpus: Sequence[Gpu]) -> Iterator[None]:
+        """Nobody else may begin a change of these until it is over: of a role that is taken and given at once nobody
+        could say what comes of it, and the mode might not be what belongs to it."""
+        uuids = {gpu.uuid for gpu in gpus}
+        self._changing |= uuids
+        try:
+            yield
+        finally:
+            self._changing -= uuids
+
     def _against_giving(self, gpu: Gpu, reading: MigReading | None) -> str:
+        if gpu.uuid in self._changing:
+            return CHANGING
         if reading is None:
             return "its board, or its driver, has no MIG"
         if self._roles.has_mig_role(gpu.uuid) and reading.mode:
@@ -150,6 +170,8 @@ class RoleChanges:
         return f"it is in use by {_listed(names)}. End them first" if names else ""
 
     def _against_taking(self, gpu: Gpu, reading: MigReading | None) -> str:
+        if gpu.uuid in self._changing:
+            return CHANGING
         if not self._roles.has_mig_role(gpu.uuid) and (reading is None or modes.stays_off(reading)):
             return "it does not have the MIG role"
         portions = self._users(gpu.uuid).portions

@@ -12,6 +12,7 @@ from gpuportion.cli.command import Plain, add_json, print_json
 from gpuportion.errors import GpuportionError
 
 WAIT: Final = 10.0
+NOT_THERE: Final = "there is no {source}: nothing is restricted, and these are the defaults"
 
 
 class Config(Plain):
@@ -53,7 +54,8 @@ def _show(as_json: bool) -> int:
     if as_json:
         print_json(answer)
         return 0
-    print(f"# {answer['source']}, as the daemon keeps to it\n{answer['text']}")
+    heading = "{source}, as the daemon keeps to it" if answer.get("found", True) else NOT_THERE
+    print(f"# {heading.format(source=answer['source'])}\n{answer['text']}")
     if answer["trouble"]:
         print(f"the file has changed since and was not taken: {answer['trouble']}", file=sys.stderr)
     return 0

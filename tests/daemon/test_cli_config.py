@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.daemon import Daemon, Sleeper
 
+from gpuportion.allocator.policy_file import PATH
 from gpuportion.cli import why
 
 
@@ -41,6 +43,12 @@ def test_show_prints_a_file_that_check_finds_good(daemon: Daemon, tmp_path: Path
     """What is in force, the defaults too."""
     shown = cli("config", "show", daemon=daemon).stdout
     assert "placement: binpack" in shown and "margin: 64Mi" in shown
+    heading = (
+        "as the daemon keeps to it"
+        if os.path.lexists(PATH)
+        else f"# there is no {PATH}: nothing is restricted"
+    )
+    assert heading in shown.splitlines()[0]
     path = tmp_path / "shown.yaml"
     path.write_text(shown)
     assert cli("config", "check", str(path)).returncode == 0

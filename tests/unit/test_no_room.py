@@ -70,10 +70,14 @@ def test_the_room_that_there_is_is_told(said: dict[str, Any], room: str) -> None
     assert f"; {room}.\n" in replace(REFUSED, **said).error("it").text
 
 
-DRIVER = "0.70 GB is reserved by the driver"
+DRIVER = "0.70 GB is reserved by the driver; 0.07 GB is kept back as margin"
 HOLDERS: list[tuple[dict[str, Any], str]] = [
     ({}, f"Nothing is granted on GPU 3 now; {DRIVER}."),
     ({"holdings": holdings(2)}, f"Granted now on GPU 3: c0 1.00 GB, c1 2.00 GB; {DRIVER}."),
+    (
+        {"best": replace(BEST, margin=0)},
+        "Nothing is granted on GPU 3 now; 0.70 GB is reserved by the driver.",
+    ),
     (
         {"best": replace(BEST, unmanaged=1)},
         f"Nothing is granted on GPU 3 now; {DRIVER}; 0.00 GB is held without a grant or beyond one.",
@@ -87,7 +91,7 @@ HOLDERS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("said", "holders"), HOLDERS)
 def test_who_has_the_rest_is_told(said: dict[str, Any], holders: str) -> None:
-    """Grants by name, then what the driver and strangers hold."""
+    """Grants by name, then what the driver, the margin and strangers take."""
     assert replace(REFUSED, **said).error("it").text.splitlines()[1] == holders
 
 

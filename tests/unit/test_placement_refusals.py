@@ -41,10 +41,15 @@ IMPOSSIBLE: list[tuple[Request, str]] = [
         "GP107 GPU_FRACTION=0.001 of GPU 1 is below the least that can be granted, 0.27 GB (256 MiB). "
         "Write GPU_MEMORY_LIMIT=256Mi or more.",
     ),
-    (Request(count=3), "GP107 GPU_COUNT=3 is more than the 2 GPUs that may serve this request."),
+    (
+        Request(count=3),
+        "GP107 GPU_COUNT=3 is more than the 2 GPUs that may serve this request: the node has no others for portions. "
+        "Write GPU_COUNT=2 or less.",
+    ),
     (
         Request(count=2, select=("1",)),
-        "GP107 GPU_COUNT=2 is more than the 1 GPU that may serve this request.",
+        "GP107 GPU_COUNT=2 is more than the 1 GPU that may serve this request: GPU_SELECT leaves 1 of 2. "
+        "Write GPU_COUNT=1.",
     ),
     (
         Request(memory=(GB,), select=("*V100*", "9")),
@@ -79,6 +84,26 @@ def test_every_trouble_is_told_where_all_gpus_are_in_trouble() -> None:
         plan(node, [], Request(select=("0", "1")))
     assert refusal.value.code == "GP302"
     assert "limit: GPU 0: it is lost; GPU 1: it is hot. " in refusal.value.text
+
+
+def test_why_there_are_no_more_gpus_is_told() -> None:
+    """Those that were not selected, and those that are ill."""
+    node = [
+        gpu(0, 16 << 30),
+        gpu(1, 16 << 30, trouble="hot"),
+        gpu(2, 16 << 30, trouble="lost"),
+        gpu(3, 16 << 30),
+    ]
+    for select, why in (
+        ((), "GPU 1, GPU 2 are ill (`gpuportion node` says why). Write GPU_COUNT=2 or less."),
+        (
+            ("0", "1"),
+            "GPU_SELECT leaves 2 of 4 and GPU 1 is ill (`gpuportion node` says why). Write GPU_COUNT=1.",
+        ),
+    ):
+        with pytest.raises(GpuportionError) as refusal:
+            plan(node, [], Request(count=3, select=select))
+        assert refusal.value.text.endswith(f"that may serve this request: {why}")
 
 
 def test_the_numbers_in_a_rule_are_themselves_possible() -> None:

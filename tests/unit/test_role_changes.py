@@ -16,7 +16,7 @@ from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.seen import MigReading, Seen
 from gpuportion.allocator.mig.workers import Workers
-from gpuportion.allocator.pending import Steps, drive
+from gpuportion.allocator.pending import Steps, Wait, drive
 from gpuportion.allocator.role_changes import RoleChanges, Switched
 from gpuportion.errors import GpuportionError
 
@@ -68,7 +68,9 @@ class Machine:
         return [], self.kept
 
     def run(self, steps: Steps[list[ROW]]) -> list[ROW]:
-        wait = drive(_caught(steps))
+        return self.end(drive(_caught(steps)))
+
+    def end(self, wait: Wait[list[ROW] | GpuportionError]) -> list[ROW]:
         while not wait.is_over:
             assert select.select([self.workers.wake], [], [], 60)[0]
             self.workers.take()
@@ -237,3 +239,21 @@ def test_a_mode_that_went_with_a_reboot_is_switched_on_again(tmp_path: Path) -> 
             assert select.select([machine.workers.wake], [], [], 60)[0]
             machine.workers.take()
     assert machine.switched == [("GPU-a", True)]
+
+
+@pytest.mark.parametrize(("first", "mode", "role"), [("take", ON, "fraction"), ("give", OFF, "mig")])
+def test_of_one_gpu_one_change_is_made_at_a_time(
+    tmp_path: Path, first: str, mode: MigReading, role: str
+) -> None:
+    """Whoever asks meanwhile is told so, the other GPU is free to change, and the first comes to its own end."""
+    machine = Machine(tmp_path, a=mode, b=OFF)
+    if first == "take":
+        machine.roles.give(["GPU-a"])
+    begun = drive(_caught(getattr(machine.changes, first)(machine.gpus, ["0"])))
+    assert not begun.is_over, "the driver is at it"
+    for again in (machine.give, machine.take):
+        with pytest.raises(GpuportionError, match="of GPU 0 was not changed: its role is being changed"):
+            again("0")
+    assert shown(machine.give("1")) == [(1, "mig", "on")]
+    assert shown(machine.end(begun)) == [(0, role, "on" if role == "mig" else "off")]
+    assert shown(machine.give("0")) == [(0, "mig", "on")]
