@@ -105,7 +105,8 @@ typedef struct {
     uint64_t peak;          /* of the container, bytes */
     uint64_t refusals;
     uint64_t mended; /* how often the total was not the sum of the shares: somebody scribbled */
-    uint64_t reserved1[13];
+    uint64_t shut;   /* so many lanes may not be opened: counted down by their owners */
+    uint64_t reserved1[12];
     gp_share share[GP_CELLS];
     gp_lane lane[GP_CELLS][GP_LANES];
 } gp_ledger_gpu;

@@ -178,6 +178,7 @@ static int list_options(int option[], int spinning) {
 }
 
 static uint64_t full_limit;
+unsigned long explore_shut; /* how many lanes stay closed after one was closed: GP_KEPT_SHUT */
 
 static int choose_all(int spinning) {
     int option[THREADS + PROCESSES + 1], n;
@@ -318,6 +319,7 @@ static int choose_random(int spinning) {
 }
 
 static int draw_settings(void) {
+    explore_shut = rnd(4) == 0;
     if (keeping) {
         switch_odds = 1 + (int)rnd(16);
         kill_odds = 1000;

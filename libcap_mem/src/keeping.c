@@ -43,9 +43,17 @@ int gp_keep(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigne
     return 1;
 }
 
+/* 1: somebody needs them closed, and has perhaps not been refused yet. */
+static int stays_shut(gp_ledger_gpu *block) {
+    uint64_t shut = GP_LOAD(block->shut);
+    if (shut)
+        GP_CAS(block->shut, shut, shut > GP_KEPT_SHUT ? GP_KEPT_SHUT : shut - 1);
+    return shut != 0;
+}
+
 void gp_open_lane(const struct gp_ledger *ledger, gp_lane *at, unsigned gpu, uint64_t used) {
     uint64_t word = GP_LOAD(at->kept);
     if (ledger->keeps && !gp_is_open(word) && !gp_kept(word) &&
-        gp_fits(used, GP_KEPT_ROOM, gp_limit(ledger, gpu)))
+        gp_fits(used, GP_KEPT_ROOM, gp_limit(ledger, gpu)) && !stays_shut(&ledger->file->gpu[gpu]))
         GP_CAS(at->kept, word, word | GP_KEPT_OPEN);
 }

@@ -24,6 +24,10 @@
 #define GP_KEPT_ROOM (128ull << 20) /* that there must be under the limit for a lane to be opened */
 #endif
 
+#ifndef GP_KEPT_SHUT
+#define GP_KEPT_SHUT 4096 /* lanes that stay closed after somebody closed some */
+#endif
+
 #define GP_KEPT_OPEN (1ull << 63)
 #define GP_KEPT_NUMBERS ((1ull << 33) - 1)
 #define GP_KEPT_UNITS ((1ull << 15) - 1)

@@ -164,8 +164,9 @@ int gp_drain_all(gp_ledger_file *file, gp_ledger_gpu *gpu) {
             uint64_t word = GP_LOAD(gpu->lane[cell][lane].kept);
             if (!gp_is_open(word) && !gp_kept(word))
                 continue;
+            if (!found++)
+                GP_STORE(gpu->shut, GP_KEPT_SHUT); /* or they open faster than one can close them */
             gp_drain(file, gpu, cell, lane);
-            found = 1;
         }
     }
     return found;

@@ -62,6 +62,7 @@ class Explorer:
     STEP: Final = (
         "void explore_step(const char *access);\n#define GP_STEP(access) explore_step(access)\n"
         "#define GP_KEPT_MOST 2\n#define GP_KEPT_ROOM 0\n"
+        "extern unsigned long explore_shut;\n#define GP_KEPT_SHUT explore_shut\n"
     )
     EXPLORED: Final = ("cell", "keeping", "ledger", "pages", "total", "unseen")
 
