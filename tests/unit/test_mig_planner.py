@@ -248,6 +248,39 @@ def test_of_places_that_spoil_as_much_the_fullest_gpu_serves(idle: bool) -> None
     assert (found.gpu.index, found.start, found.reuse is not None) == (1, 0, idle)
 
 
+def test_of_gpus_alike_the_first_serves_wherever_its_place_is() -> None:
+    """Its index goes before the place."""
+    gpus = [gpu(0, "NVIDIA A30"), gpu(1, "NVIDIA A30")]
+    here = [instance(on, "2g.12gb", start) for on, start in zip(gpus, (0, 2), strict=True)]
+    found = planned(Node(gpus, here), Request(mig="2g.12gb"))
+    assert (found.gpu.index, found.start) == (0, 2)
+
+
+def test_what_spoils_a_little_less_decides_which_of_two_goes() -> None:
+    """A 1g or a double one, each in a place for a 3g: by a part of a place."""
+    on = gpu()
+    here = [instance(on, "1g.5gb", 2, idle_since=1.0), instance(on, "1g.10gb", 4, idle_since=1.0)]
+    found = planned(Node([on], here), Request(mig="3g.20gb"))
+    assert (found.start, found.evict) == (0, (here[0],))
+
+
+def test_a_gpu_without_room_hides_no_other_from_eviction() -> None:
+    """The first one is in use."""
+    gpus = [gpu(0), gpu(1)]
+    here = [instance(gpus[0], "7g.40gb", 0), instance(gpus[1], "7g.40gb", 0, idle_since=1.0)]
+    assert planned(Node(gpus, here), Request(mig="3g.20gb")).evict == (here[1],)
+
+
+def test_the_smallest_of_another_board_goes_before_anything_larger() -> None:
+    """Though that has less memory: it is more than what was asked for there."""
+    small, large = gpu(0), gpu(1, "NVIDIA RTX PRO 6000 Blackwell Server Edition")
+    spots = frozenset(Spot(small.uuid, 19, start) for start in range(7))
+    want = Request(memory=(4 * 10**9,), mig_grow=True)
+    assert planned(Node([small, large], []), want, Policy(avoid=spots)).profile.name == "1g.24gb"
+    full = [instance(large, "4g.96gb", 0)]
+    assert planned(Node([small, large], full), want, Policy(avoid=spots)).profile.name == "1g.10gb"
+
+
 def test_the_idle_instance_that_spoils_least_is_handed_over() -> None:
     """One in the place of a 4g stays free for it."""
     on = gpu()
