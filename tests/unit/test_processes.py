@@ -8,6 +8,8 @@ import os
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,19 @@ from gpuportion.allocator.processes import Process
 from gpuportion.errors import GpuportionError
 
 
+@contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended in any case: a test that fails must not wait for it."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 def test_a_process_is_its_pid_and_its_start() -> None:
     """And a pidfd leads to both, until it ends."""
-    with subprocess.Popen(["sleep", "3600"]) as child:
+    with running("sleep", "3600") as child:
         pidfd = os.pidfd_open(child.pid)
         found = processes.identify(pidfd)
         assert found is not None and found.pid == child.pid == processes.pid_of(pidfd)
@@ -35,7 +47,7 @@ def test_a_process_is_its_pid_and_its_start() -> None:
 
 def test_a_zombie_has_ended() -> None:
     """It holds no memory any more, though /proc still shows it."""
-    with subprocess.Popen(["true"]) as child:
+    with running("true") as child:
         pidfd = os.pidfd_open(child.pid)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert processes.start_of(child.pid) is not None
@@ -58,12 +70,11 @@ def test_a_name_with_a_bracket_in_it_does_not_confuse_the_start() -> None:
     code = (
         "import ctypes, time; ctypes.CDLL(None).prctl(15, b') S 1 1 1'); print(flush=True); time.sleep(3600)"
     )
-    with subprocess.Popen(["python3", "-c", code], stdout=subprocess.PIPE) as child:
+    with running("python3", "-c", code) as child:
         before = processes.start_of(child.pid)
         assert child.stdout is not None
         child.stdout.readline()
         assert processes.start_of(child.pid) == before is not None
-        child.kill()
 
 
 def test_what_is_no_pidfd_is_refused() -> None:
@@ -120,7 +131,7 @@ def test_the_boot_is_the_kernels_word_for_it() -> None:
 
 def test_a_process_calls_itself_what_its_own_namespace_does() -> None:
     """The last of its pids; ours where it lives with us, 0 where it is gone."""
-    with subprocess.Popen(["sleep", "3600"]) as child:
+    with running("sleep", "3600") as child:
         assert processes.innermost_pid(child.pid) == child.pid
         child.kill()
         child.wait()
@@ -131,12 +142,11 @@ def test_a_process_calls_itself_what_its_own_namespace_does() -> None:
 def test_the_first_process_of_a_namespace_is_its_number_one() -> None:
     """Whatever number it has outside."""
     command = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "echo; exec sleep 3600"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as outside:
+    with running(*command) as outside:
         assert outside.stdout is not None
         outside.stdout.readline()
         (inside,) = Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split()
         assert processes.innermost_pid(int(inside)) == 1
-        outside.kill()
 
 
 def test_locked_bytes_are_those_of_its_open_descriptions(tmp_path: Path) -> None:
