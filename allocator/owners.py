@@ -78,7 +78,8 @@ class Owners:
         self._lives.keep(pids)
         self._lives.look()
         self._maps_left = MAPS
-        return {pid: self._owner(pid, taken) for pid in pids}
+        new_first = sorted(pids, key=self._strangers.__contains__)
+        return {pid: self._owner(pid, taken) for pid in new_first}
 
     def has_lost(self) -> bool:
         """Has one that was asked for ended since?"""

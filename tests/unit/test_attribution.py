@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from decimal import Decimal
 
 import pytest
@@ -15,7 +16,7 @@ from tests.support.daemon import Sleeper
 
 from gpuportion.allocator.attribution import PATIENCE, Attribution, Held
 from gpuportion.allocator.inventory import Reading, Sample
-from gpuportion.allocator.owners import Claim
+from gpuportion.allocator.owners import MAPS, UNDECIDED, Claim
 from gpuportion.allocator.processes import Process, start_of
 from gpuportion.sizes import MIB
 
@@ -187,3 +188,25 @@ def test_unlisted_memory_is_told_apart_from_strangers() -> None:
         for _ in range(PATIENCE):
             (gpu,) = attribution.update(sample({stranger.pid: GIB}, used=3 * GIB), [])
     assert (gpu.unmanaged, gpu.unaccounted) == (3 * GIB, 2 * GIB)
+
+
+def test_who_waits_to_be_looked_at_counts_as_a_stranger() -> None:
+    """What it holds can't be granted meanwhile; and that somebody waits is told."""
+    attribution = Attribution(margin=0)
+    claims = [Claim("of an exec", ledger=4)]
+    with ExitStack() as stack:
+        pids = [stack.enter_context(Sleeper()).pid for _ in range(MAPS + 1)]
+        (gpu,) = attribution.update(sample(dict.fromkeys(pids, GIB)), claims)
+        assert gpu.unmanaged == (MAPS + 1) * GIB and attribution.is_undecided
+        assert [one.token for one in attribution.held[UUID]].count(UNDECIDED) == 1
+        attribution.update(sample(dict.fromkeys(pids, GIB)), claims)
+        assert not attribution.is_undecided
+
+
+def test_that_one_of_them_ended_is_told_once() -> None:
+    """Then the same list may mean somebody else."""
+    attribution = Attribution(margin=0)
+    with Sleeper() as process:
+        attribution.update(sample({process.pid: GIB}), [])
+        assert not attribution.has_lost()
+    assert attribution.has_lost() and not attribution.has_lost()

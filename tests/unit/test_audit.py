@@ -72,7 +72,7 @@ def test_a_grant_beyond_its_margin_is_reported_when_seen_twice(held: int, count:
     """A single sample mixes moments, so a second one is asked for."""
     audit = Audit()
     assert look(audit, mine(held - GIB), mine(GIB, pid=10)) == []
-    assert audit.suspects == bool(count)
+    assert audit.suspects == bool(count) and audit.is_watching == bool(count)
     assert len(look(audit, mine(held - GIB), mine(GIB, pid=10), at=1)) == count
     assert not audit.suspects
     assert [(one.held, one.limit, len(one.processes)) for one in audit.reported] == [
