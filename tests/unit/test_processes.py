@@ -75,6 +75,7 @@ def test_a_name_with_a_bracket_in_it_does_not_confuse_the_start() -> None:
         assert child.stdout is not None
         child.stdout.readline()
         assert processes.start_of(child.pid) == before is not None
+        assert processes.parent_of(child.pid) == os.getpid()
 
 
 def test_what_is_no_pidfd_is_refused() -> None:
@@ -163,3 +164,32 @@ def test_locked_bytes_are_those_of_its_open_descriptions(tmp_path: Path) -> None
         assert processes.locked_bytes(os.getpid(), at.st_dev, at.st_ino) == {3, 7, 259}
         assert processes.locked_bytes(os.getpid(), at.st_dev, at.st_ino + 1) == set()
     assert processes.locked_bytes(0, at.st_dev, at.st_ino) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"a\xff\x07\nbX", "a\N{REPLACEMENT CHARACTER}??bX"), (b"b ", "b ")]
+)
+def test_a_name_is_one_printable_line(name: bytes, shown: str) -> None:
+    """A process calls itself what it likes, and messages say it."""
+    code = f"import ctypes, time; ctypes.CDLL(None).prctl(15, {name!r}); print(flush=True); time.sleep(3600)"
+    with running("python3", "-c", code) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert processes.name_of(child.pid) == shown
+
+
+def test_a_process_has_a_user_a_namespace_and_a_place_among_all() -> None:
+    """And none of these where it is gone."""
+    me = os.getpid()
+    assert me in processes.all_pids() and processes.parent_of(me) == os.getppid()
+    assert processes.uid_of(me) == os.geteuid()
+    assert processes.pid_namespace(me) == os.stat("/proc/self/ns/pid").st_ino
+    assert (processes.parent_of(0), processes.uid_of(0), processes.pid_namespace(0)) == (0, 0, 0)
+    assert processes.name_of(0) == ""
+
+
+@pytest.mark.parametrize("start", [0, 1, 123_456])
+def test_a_process_began_before_a_moment_by_a_whole_tick(start: int) -> None:
+    """The kernel cuts the rest of its start off."""
+    assert processes.began_before(start, (start + 1) / processes.TICKS)
+    assert not processes.began_before(start, (start + 0.5) / processes.TICKS)
