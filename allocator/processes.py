@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import select
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -168,20 +169,20 @@ def locked_bytes(pid: int, device: int, inode: int) -> set[int]:
     """Which single bytes of a file the open descriptions of a process have locked (the kernel's account, not the
     process's). Empty if it is gone. Of a process with more than MOST_FDS descriptors the later ones are left out."""
     wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
-    found = set()
     try:
         with os.scandir(f"/proc/{pid}/fdinfo") as entries:
             fds = [entry.path for entry in itertools.islice(entries, MOST_FDS)]
-        for fd in fds:
-            for line in read_proc(fd).decode().splitlines():
-                words = line.split()
-                if (
-                    words[:1] == ["lock:"]
-                    and words[2] == "OFDLCK"
-                    and wanted in words
-                    and words[-1] == words[-2]
-                ):
-                    found.add(int(words[-1]))
     except OSError:
-        return found  # a descriptor closed meanwhile, or the process went
-    return found
+        return set()
+    return {at for fd in fds for at in _locked_by(fd, wanted)}
+
+
+def _locked_by(fdinfo: str, wanted: str) -> Iterator[int]:
+    """The single bytes that one open description has locked; none if it was closed meanwhile."""
+    try:
+        lines = read_proc(fdinfo).decode().splitlines()
+    except OSError:
+        return
+    for words in map(str.split, lines):
+        if words[:1] == ["lock:"] and words[2] == "OFDLCK" and wanted in words and words[-1] == words[-2]:
+            yield int(words[-1])

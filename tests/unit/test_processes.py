@@ -154,7 +154,9 @@ def test_locked_bytes_are_those_of_its_open_descriptions(tmp_path: Path) -> None
     """Single bytes of that file, by whichever descriptor; a lock that belongs to a process is none of them."""
     path = tmp_path / "file"
     path.touch()
+    gap = os.open(path, os.O_RDONLY)
     with path.open("r+b") as one, path.open("r+b") as two, path.open("r+b") as old:
+        os.close(gap)  # who looks opens this number, before the others, and has closed it when he reads
         at = os.stat(path)
         assert processes.locked_bytes(os.getpid(), at.st_dev, at.st_ino) == set()
         for file, first, length in ((one, 3, 1), (one, 259, 1), (two, 7, 1), (two, 20, 4)):
