@@ -185,8 +185,13 @@ void world_reset(uint64_t limit, int processes) {
 void world_start(int p) {
     memset(&process[p], 0, sizeof process[p]);
     process[p].alive = 1;
-    process[p].ledger = (struct gp_ledger){
-        .file = file, .own = &process[p].own, .policy = &policy, .gpus = 1, .keeps = 1, .spare = -1};
+    process[p].ledger = (struct gp_ledger){.file = file,
+                                           .own = &process[p].own,
+                                           .policy = &policy,
+                                           .gpus = 1,
+                                           .keeps = 1,
+                                           .spare = -1,
+                                           .place = -1};
 }
 
 void world_fork(int parent, int child) {
@@ -295,6 +300,11 @@ int gp_os_open(const char *path, int spare, const unsigned long id[2]) {
             return fd;
         }
     violation("the world is out of descriptions");
+}
+
+int gp_os_settle(int fd, int place, const unsigned long id[2]) {
+    (void)place, (void)id;
+    return fd;
 }
 
 void gp_os_close(int fd) {

@@ -58,7 +58,7 @@ static int map_own(struct gp_ledger *ledger) {
 int gp_ledger_attach(struct gp_ledger *ledger, const char *path, unsigned gpus, const gp_policy *policy) {
     __builtin_memset(ledger, 0, sizeof *ledger);
     ledger->policy = policy;
-    ledger->spare = -1;
+    ledger->spare = ledger->place = -1;
     int fd = copy_path(ledger->path, path) ? -1 : open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return -1;
@@ -75,4 +75,12 @@ int gp_ledger_attach(struct gp_ledger *ledger, const char *path, unsigned gpus, 
     ledger->gpus = gpus;
     ledger->keeps = ledger->file->version >= GP_KEEPING_LAYOUT;
     return 0;
+}
+
+void gp_ledger_keep_place(struct gp_ledger *ledger) {
+    long me = gp_os_pid();
+    int kept = errno;
+    if (__atomic_exchange_n(&ledger->place_of, me, __ATOMIC_RELAXED) != me)
+        __atomic_store_n(&ledger->place, gp_os_lowest(ledger->spare), __ATOMIC_RELAXED);
+    errno = kept;
 }

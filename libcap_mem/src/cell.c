@@ -73,12 +73,19 @@ static int move_in(struct gp_ledger *ledger, struct gp_own *own, unsigned cell) 
     return 1;
 }
 
+/* The number that was kept for this process, once. */
+static int take_place(struct gp_ledger *ledger, const struct gp_own *own) {
+    return ledger->place_of == GP_LOAD(own->pid) ? __atomic_exchange_n(&ledger->place, -1, __ATOMIC_RELAXED)
+                                                 : -1;
+}
+
 static const char *find_home(struct gp_ledger *ledger, struct gp_own *own) {
     if (own->losses >= MOST_LOSSES)
         return LOST_OFTEN;
-    own->fd = gp_os_open(ledger->path, ledger->spare, ledger->id);
-    if (own->fd < 0)
+    int fd = gp_os_open(ledger->path, ledger->spare, ledger->id);
+    if (fd < 0)
         return NOT_OPEN;
+    own->fd = gp_os_settle(fd, take_place(ledger, own), ledger->id);
     for (unsigned cell = 0; cell < GP_CELLS; cell++)
         if (move_in(ledger, own, cell))
             return 0;

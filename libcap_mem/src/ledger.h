@@ -18,9 +18,11 @@ struct gp_ledger {
     struct gp_own *own;   /* a page that the kernel wipes in a forked child */
     const gp_policy *policy;
     unsigned gpus;
-    int keeps;           /* the file's layout knows lanes that keep bytes (kept.h) */
-    int ask_pid;         /* this kernel cannot wipe: a fork is noticed by asking for the pid at every call */
-    int spare;           /* a descriptor of the file, for when `path` is out of reach (chroot), or -1 */
+    int keeps;     /* the file's layout knows lanes that keep bytes (kept.h) */
+    int ask_pid;   /* this kernel cannot wipe: a fork is noticed by asking for the pid at every call */
+    int spare;     /* a descriptor of the file, for when `path` is out of reach (chroot), or -1 */
+    int place;     /* the number that our sign of life will have, or -1 */
+    long place_of; /* the process that keeps it: in a forked child it is the parent's, who lives on by it */
     const char *problem; /* why the last GP_FAILED failed; one of a few constant sentences, or NULL */
     unsigned long id[2]; /* device and inode of the mapped file */
     char path[GP_PATH];
@@ -40,6 +42,10 @@ enum gp_verdict {
 /* Maps the ledger at `path`, made for `gpus` GPUs. `policy` must stay mapped; its limits are read at every
  * grant. 0, or -1 with errno (EBADMSG: the file is no ledger of this layout for so many GPUs). */
 int gp_ledger_attach(struct gp_ledger *ledger, const char *path, unsigned gpus, const gp_policy *policy);
+
+/* Keeps a low number for the descriptor by which others see that this process lives: the kernel closes it
+ * after those that are opened from now on. */
+void gp_ledger_keep_place(struct gp_ledger *ledger);
 
 /* Room for so many bytes under the limit. Only a request that finds none looks for shares that the dead left.
  */

@@ -56,6 +56,17 @@ int gp_os_open(const char *path, int spare, const unsigned long id[2]) {
     return fd < 0 ? -1 : move_high(fd);
 }
 
+int gp_os_lowest(int fd) {
+    return (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
+}
+
+int gp_os_settle(int fd, int place, const unsigned long id[2]) {
+    if (fd < 0 || place < 0 || !gp_os_is(place, id) || syscall(SYS_dup3, fd, place, O_CLOEXEC) < 0)
+        return fd;
+    close(fd);
+    return place;
+}
+
 void gp_os_close(int fd) {
     close(fd);
 }

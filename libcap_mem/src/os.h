@@ -10,6 +10,11 @@
 int gp_os_open(const char *path, int spare, const unsigned long id[2]);
 void gp_os_close(int fd);
 
+/* One more descriptor of the same description, with the lowest number that is free, or -1. */
+int gp_os_lowest(int fd);
+/* Gives `fd` the number `place`, if that is still one of the file `id`. The number that it has then. */
+int gp_os_settle(int fd, int place, const unsigned long id[2]);
+
 /* Whether `fd` is still the file `id`: an application may close descriptors that are not its own. */
 int gp_os_is(int fd, const unsigned long id[2]);
 int gp_os_identify(int fd, unsigned long id[2]);
