@@ -32,7 +32,7 @@ time.sleep(600)
 
 def is_locked(file: int) -> bool:
     asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
-    return LOCK.unpack(fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK
+    return bool(LOCK.unpack(fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["first", "after-a-fork"])
