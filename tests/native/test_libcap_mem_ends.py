@@ -55,7 +55,7 @@ def test_a_share_is_held_until_the_drivers_descriptors_are_closed(
         ledger = str(grant.folder / "ledger")
         assert pages.holders(ledger) == 1 and is_locked(file.fileno())
         (child,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split() or [
-            running.pid
+            str(running.pid)
         ]
         os.kill(int(child), 9)
         while pages.holders(ledger):
