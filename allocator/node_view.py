@@ -58,7 +58,7 @@ class NodeView:
         """Whether the last sample, and all else, is as it was before."""
         self._live: list[Grant] = []
         self._still = 0
-        self._has_pupils = False
+        self._has_pupils = self._has_due = False
         self._bare: tuple[Gpu, ...] = ()
         self._claimed: dict[str, tuple[Grant, Claim]] = {}
         self._attribution = Attribution()
@@ -99,7 +99,7 @@ class NodeView:
         rows = len(live) == len(self._live) and all(map(operator.is_, live, self._live))
         same = not sample.moved and rows and not self._attribution.has_lost()
         self._live, self._still = live, self._still + 1 if same else 0
-        busy = self._has_pupils or self.is_undecided
+        busy = self._has_pupils or self._has_due or self.is_undecided
         return self._still >= SETTLED and self._still % SELDOM != 0 and not busy
 
     def _look(self, sample: Sample, live: list[Grant]) -> None:
@@ -215,8 +215,12 @@ class NodeView:
         }
         self._unseen.keep(held)
         due = [key for key, size in held.items() if self._unseen.is_due(key, size)]
+        self._has_due = bool(due)
         for token in list(dict.fromkeys(key.token for key in due))[:LOOKS]:
-            self._tell(live[token], [key for key in due if key.token == token])
+            keys = [key for key in due if key.token == token]
+            for key in keys:
+                self._unseen.looked(key)
+            self._tell(live[token], keys)
 
     def _tell(self, grant: Grant, keys: Iterable[Key]) -> None:
         view = pages.read_ledger(self._grants.ledger(grant), len(grant.shares))

@@ -33,7 +33,8 @@ class Key(NamedTuple):
 class _Watch:
     held: int = -1
     differences: deque[int] = field(default_factory=lambda: deque(maxlen=MEASURES))
-    still: int = 0
+    looks: int = 0
+    """That are to be taken at its ledger yet."""
 
 
 class Unseen:
@@ -49,9 +50,13 @@ class Unseen:
     def is_due(self, key: Key, held: int) -> bool:
         """A sample says that the process holds `held` bytes: is its ledger to be looked at?"""
         watch = self._watched.setdefault(key, _Watch())
-        watch.still = watch.still + 1 if held == watch.held else 0
-        watch.held = held
-        return watch.still < MEASURES
+        if held != watch.held:
+            watch.held, watch.looks = held, MEASURES
+        return watch.looks > 0
+
+    def looked(self, key: Key) -> None:
+        """Its ledger is looked at, whatever is found there. It stays due until then: not all are looked at at once."""
+        self._watched[key].looks -= 1
 
     def measure(self, key: Key, counted: int, said: int) -> int | None:
         """Its ledger counts `counted` bytes, of which `said` because it was told to. What it is to be told

@@ -14,13 +14,21 @@ from gpuportion.sizes import MIB
 KEY = Key("token", "GPU-0", 7)
 
 
+def looked(unseen: Unseen, held: int) -> bool:
+    """Whether its ledger was to be looked at, which is done then."""
+    due = unseen.is_due(KEY, held)
+    if due:
+        unseen.looked(KEY)
+    return due
+
+
 def told(samples: Sequence[tuple[int, int]]) -> list[float | None]:
     """What is said after each sample of (held, counted), in MiB; the process does as it is told at once."""
     unseen, said = Unseen(), 0
     answers: list[float | None] = []
     for held, counted in samples:
         answer = None
-        if unseen.is_due(KEY, held * MIB):
+        if looked(unseen, held * MIB):
             answer = unseen.measure(KEY, counted * MIB + said, said)
         said = said if answer is None else answer
         answers.append(None if answer is None else answer / MIB)
@@ -51,14 +59,21 @@ def test_what_is_said_after_each_sample(
 def test_a_process_that_holds_the_same_is_left_alone() -> None:
     """Its ledger is read three times after a change, and then no more, until NVML says something else."""
     unseen = Unseen()
-    assert [unseen.is_due(KEY, 5) for _ in range(6)] == [True] * MEASURES + [False] * (6 - MEASURES)
-    assert unseen.is_due(KEY, 6)
+    assert [looked(unseen, 5) for _ in range(6)] == [True] * MEASURES + [False] * (6 - MEASURES)
+    assert looked(unseen, 6)
+
+
+def test_a_process_that_could_not_be_looked_at_stays_due() -> None:
+    """There are more than are looked at after one sample."""
+    unseen = Unseen()
+    assert [unseen.is_due(KEY, 5) for _ in range(6)] == [True] * 6
+    assert [looked(unseen, 5) for _ in range(4)] == [True] * MEASURES + [False]
 
 
 def test_a_process_that_is_gone_is_forgotten() -> None:
     """Its number may be another one's."""
     unseen = Unseen()
-    assert [unseen.is_due(KEY, 5) for _ in range(4)] == [True, True, True, False]
+    assert [looked(unseen, 5) for _ in range(4)] == [True, True, True, False]
     unseen.keep({KEY: 5})
     assert not unseen.is_due(KEY, 5)
     unseen.keep({})
@@ -75,7 +90,7 @@ def test_in_the_end_no_more_is_held_than_counted(past: list[int], counted: int, 
     unseen, said = Unseen(), 0
     held = max(0, counted + more)
     for one in [*past, held, held, held]:
-        if unseen.is_due(KEY, one):
+        if looked(unseen, one):
             answer = unseen.measure(KEY, counted + said, said)
             said = said if answer is None else answer
     assert counted + said + SLACK >= held
