@@ -13,6 +13,8 @@ import pytest
 from tests.support.node import MB, Node
 from tests.support.session import CudaSession, holds_to_1g
 
+from gpuportion._region import lib
+
 pytestmark = pytest.mark.containers
 
 FIRST_LAYOUT_BYTES = 2048  # of a policy: it ended behind its sixteen GPUs
@@ -85,7 +87,7 @@ def test_a_daemon_that_stops_is_not_missed(node: Node) -> None:
 def as_the_first_layout_was(policy: Path) -> None:
     """In place, for the container has this very file: version 1, and nothing behind the GPUs."""
     with policy.open("r+b") as file:
-        assert struct.unpack_from("<QI", file.read(12)) == (0x31594C4F50505047, 2)
+        assert struct.unpack_from("<QI", file.read(12)) == (0x31594C4F50505047, int(lib.GP_LAYOUT_VERSION))
         file.seek(8)
         file.write(struct.pack("<I", 1))
         file.truncate(FIRST_LAYOUT_BYTES)

@@ -228,7 +228,8 @@ def test_sanitized_clients_run_with_the_library(grant: Grant, build: str) -> Non
     client = Client(env, "lookup2", build).begin()
     before = client.free_bytes()
     assert client("threads 4 200") == (0,)
-    assert before - client.free_bytes() <= 2 * MIB
+    # A page in advance. Once, at a load of 200, it was two: how large slabs are was seen while others took memory.
+    assert before - client.free_bytes() <= 4 * MIB
     assert "Sanitizer" not in client.end()
 
 
