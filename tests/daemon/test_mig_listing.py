@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.daemon.test_mig_driver import CREATE, UNKNOWN, FaultyDaemon
@@ -54,14 +55,19 @@ def test_what_is_made_while_looks_fail_is_not_lost(tmp_path: Path, call: str, ti
         assert daemon.states() == ["7g.40gb@0 in-use"]
 
 
+def one_in_use_and_one_idle(daemon: MigDaemon, container: Sleeper) -> list[dict[str, Any]]:
+    """An instance for `container`, and one whose container has ended; what is written down of both."""
+    daemon.confirm(daemon.create("GPU_MIG=2g.10gb", id="train").token, container)
+    with Sleeper() as other:
+        daemon.confirm(daemon.create("GPU_MIG=1g.5gb", id="over").token, other)
+    daemon.until(lambda: len(daemon.ps()) == 1)
+    return daemon.book()
+
+
 def test_while_instances_cannot_be_listed_nothing_is_touched(tmp_path: Path) -> None:
     """Who asks is told; who has an instance keeps it; the idle one is still ours afterwards."""
     with MigDaemon(tmp_path) as daemon, Sleeper() as container:
-        daemon.confirm(daemon.create("GPU_MIG=2g.10gb", id="train").token, container)
-        with Sleeper() as other:
-            daemon.confirm(daemon.create("GPU_MIG=1g.5gb", id="over").token, other)
-        daemon.until(lambda: len(daemon.ps()) == 1)
-        before = daemon.book()
+        before = one_in_use_and_one_idle(daemon, container)
         daemon.stop()
         daemon.env[FAULTS] = f"{LIST}@1-5={UNKNOWN}"
         daemon.start()
@@ -128,11 +134,7 @@ def ask(daemon: MigDaemon) -> str:
 def test_who_has_an_instance_keeps_it_while_the_gpu_is_lost(tmp_path: Path) -> None:
     """And the idle ones stay written down, through a restart of the daemon too."""
     with MigDaemon(tmp_path) as daemon, Sleeper() as container:
-        daemon.confirm(daemon.create("GPU_MIG=2g.10gb", id="train").token, container)
-        with Sleeper() as other:
-            daemon.confirm(daemon.create("GPU_MIG=1g.5gb", id="over").token, other)
-        daemon.until(lambda: len(daemon.ps()) == 1)
-        before = daemon.book()
+        before = one_in_use_and_one_idle(daemon, container)
         sickness.error(daemon.there.state, 0)
         daemon.until(lambda: daemon.gpus()[0]["health"] != "ok")
         daemon.kill()

@@ -7,14 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import bundle, engines
-from tests.support.containerd import PrivateContainerd
-from tests.support.engines import CLIENT_COMMAND, Ctr, Engine, Podman
+from tests.support import engines
+from tests.support.engines import CLIENT_COMMAND, Engine
 from tests.support.mig_daemon import MigDaemon
 from tests.support.session import CudaSession
 
@@ -25,7 +23,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: runs containers"),
 ]
 
-NEEDED = {"podman": ("podman", "conmon"), "ctr": ("containerd", "ctr")}
 NUMBERS = itertools.count()
 MODEL = "NVIDIA A100-SXM4-40GB"
 MB = 10**6
@@ -51,29 +48,13 @@ def daemon(running: MigDaemon) -> Iterator[MigDaemon]:
     assert running.shown() == []
 
 
-@pytest.fixture(scope="module", params=list(itertools.product(NEEDED, ["runc", "crun"])), ids="-".join)
+@pytest.fixture(scope="module", params=engines.WITH_EACH_RUNTIME, ids="-".join)
 def engine(
     request: pytest.FixtureRequest, running: MigDaemon, root_folder: Path, short_folder: Path
 ) -> Iterator[Engine]:
     """One engine before one low-level runtime, on a folder of its own."""
     kind, low_level = request.param
-    reason = engines.missing(*NEEDED[kind]) or (bundle.low_level(low_level) is None and f"needs {low_level}")
-    if reason:
-        pytest.skip(reason)
-    folder = short_folder / f"mig-{kind}-{low_level}"
-    folder.mkdir()
-    runtime = engines.launcher(folder, running, low_level)
-    with ExitStack() as stack:
-        made: Engine
-        if kind == "podman":
-            made = Podman(folder, root_folder, runtime)
-        else:
-            containerd = PrivateContainerd(folder / "containerd")
-            stack.callback(containerd.remove)
-            containerd.start(os.environ)
-            made = Ctr(containerd, root_folder, runtime)
-        if objection := made.objection(engines.low_level(folder, low_level)):
-            pytest.skip(objection)
+    with engines.one(kind, low_level, running, root_folder, short_folder / f"mig-{kind}-{low_level}") as made:
         yield made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import shlex
 import shutil
@@ -12,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
+
+import pytest
 
 from gpuportion import paths
 from gpuportion.shim.engines import installation
@@ -219,3 +222,31 @@ def missing(*programs: str) -> str | None:
     return next(
         (f"needs {program}" for program in programs if shutil.which(program, path=path) is None), None
     )
+
+
+NEEDED: Final = {"podman": ("podman", "conmon"), "ctr": ("containerd", "ctr")}
+"""The engines that need no daemon of docker's, and their programs."""
+WITH_EACH_RUNTIME: Final = list(itertools.product(NEEDED, ["runc", "crun"]))
+
+
+@contextlib.contextmanager
+def one(kind: str, name: str, node: Served, root_folder: Path, folder: Path) -> Iterator[Engine]:
+    """One engine of NEEDED before the low-level runtime `name`, in a new folder of its own; the test is skipped where
+    it can't be had."""
+    reason = missing(*NEEDED[kind]) or (bundle.low_level(name) is None and f"needs {name}")
+    if reason:
+        pytest.skip(reason)
+    folder.mkdir()
+    runtime = launcher(folder, node, name)
+    with contextlib.ExitStack() as stack:
+        made: Engine
+        if kind == "podman":
+            made = Podman(folder, root_folder, runtime)
+        else:
+            containerd = PrivateContainerd(folder / "containerd")
+            stack.callback(containerd.remove)
+            containerd.start(os.environ)
+            made = Ctr(containerd, root_folder, runtime)
+        if objection := made.objection(low_level(folder, name)):
+            pytest.skip(objection)
+        yield made
