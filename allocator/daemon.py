@@ -171,15 +171,8 @@ def _run(options: argparse.Namespace) -> None:
     view.followers.append(lambda sample: mig.update(view.gpus, sample))
     _await_first_sample(sampler)
     _take_sample(sampler, view)
-    files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
     auditor = Auditor(view, grants)
-    placing = Placing(grants, view, mig, rules)
-    operations = Operations(
-        Containers(grants, view, files, mig, rules, placing),
-        HostProcesses(grants, portions, mig, placing),
-        Questions(grants, view, mig, rules, auditor, _version()),
-        MigChanges(view, mig),
-    )
+    operations = _operations(options, grants, view, portions, mig, rules, auditor)
     listener = systemd.inherited_listener() or systemd.listen(
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )
@@ -195,6 +188,25 @@ def _run(options: argparse.Namespace) -> None:
     hints.close()
     listener.close()
     store.close()
+
+
+def _operations(
+    options: argparse.Namespace,
+    grants: Grants,
+    view: NodeView,
+    portions: HostPortions,
+    mig: MigGrants,
+    rules: PolicyInForce,
+    auditor: Auditor,
+) -> Operations:
+    files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
+    placing = Placing(grants, view, mig, rules)
+    return Operations(
+        Containers(grants, view, files, mig, rules, placing),
+        HostProcesses(grants, portions, mig, placing),
+        Questions(grants, view, mig, rules, auditor, _version()),
+        MigChanges(view, mig),
+    )
 
 
 def _serve(server: Server, run_dir: str, grants: Grants) -> None:
