@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from gpuportion.allocator import inventory, mig_injection
+from gpuportion.allocator import inventory, mig_edits, mig_injection
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.shim import cdi
 
@@ -23,7 +23,7 @@ VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 def environment(portion: MigPortion) -> dict[str, str]:
     """What to set. GpuportionError GP302 or GP306: the nodes are not there, and can't be made."""
     major, minors = mig_injection.numbers(portion)
-    nodes = tuple(mig_injection.capability(_dev(), major, minor) for minor in minors)
+    nodes = tuple(mig_edits.capability(_dev(), major, minor) for minor in minors)
     mig_injection.make_nodes(cdi.ContainerEdits(device_nodes=nodes))
     elsewhere = os.environ.get(inventory.LIBRARY_VARIABLE)
     found = {"LD_LIBRARY_PATH": os.path.dirname(elsewhere)} if elsewhere else {}

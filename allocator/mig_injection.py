@@ -1,15 +1,8 @@
-"""What a grant that is a MIG instance puts into a container's OCI spec: the driver, and the nodes of that instance.
+"""What this host has of the Injection of a grant that is a MIG instance: numbers of device nodes, and files.
 
-The driver's files, hooks and environment are what the CDI spec has for all devices. The device nodes are named by us,
-because nothing writes a CDI spec anew when instances change:
-
-    /dev/nvidia<minor>                       the GPU that the instance is of
-    /dev/nvidiactl, nvidia-uvm, nvidia-uvm-tools
-    /dev/nvidia-caps/nvidia-cap<n>           two: of the GPU instance and of its compute instance
-
-They are made in the container, so the last two need not exist on the host; in a user namespace, where none can be
-made, they are made on the host as nvidia-modprobe would. Decides nothing. Nothing of ours is loaded in the container:
-the GPU holds it to its memory.
+The capabilities' nodes (mig_edits.py) are made in the container, so they need not exist on the host; in a user
+namespace, where none can be made, they are made on the host as nvidia-modprobe would. Decides nothing. Nothing of
+ours is loaded in the container: the GPU holds it to its memory.
 """
 
 from __future__ import annotations
@@ -18,10 +11,10 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-from gpuportion.allocator import cdi_files, device_nodes, fields, gpu_nodes, injection
+from gpuportion.allocator import cdi_files, device_nodes, fields, injection, mig_edits
 from gpuportion.allocator.mig import capabilities
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.errors import GpuportionError
@@ -30,11 +23,6 @@ from gpuportion.shim import cdi, spec, strip
 
 PROC_VARIABLE: Final = "GPUPORTION_DRIVER_PROC"
 """Stands for /proc in what is read of the driver here: a simulated one has its own."""
-
-CONTROL: Final = (gpu_nodes.NEEDED, "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-"""Nodes that every user of a GPU needs. Whatever else a CDI spec gives to all is left out: another GPU, graphics."""
-READABLE: Final = 0o444
-"""Of a capability's node, as the driver makes it: to open it for reading is to have the capability."""
 
 
 def gather(
@@ -50,7 +38,7 @@ def gather(
 
     GpuportionError GP302: this host cannot give it."""
     major, minors = numbers(portion)
-    edits = container_edits(specs, portion, major, minors)
+    edits = mig_edits.container_edits(specs, portion, major, minors)
     cdi.driver_paths(edits)
     cdi_files.require_sources(edits)
     linux = before.get("linux")
@@ -66,34 +54,6 @@ def gather(
         cdi_paths=cdi_paths,
         driver_majors=injection.majors(int(time.monotonic())) | {major},
         displaced=injection.displaced(stay, edits, preload=False),
-    )
-
-
-def container_edits(
-    specs: Sequence[cdi.Spec], portion: MigPortion, major: int, minors: Sequence[int]
-) -> cdi.ContainerEdits:
-    """The driver of the CDI specs, and the nodes of one instance."""
-    driver = cdi.common(specs, cdi.GPU_KIND)
-    known = {node.path: node for one in (driver.edits, *driver.devices.values()) for node in one.device_nodes}
-    dev = gpu_nodes.folder(driver)
-    return cdi.ContainerEdits(
-        env=driver.edits.env,
-        device_nodes=(
-            *(known[path] for path in CONTROL if path in known),
-            gpu_nodes.node(dev, portion.minor),
-            *(capability(dev, major, minor) for minor in minors),
-        ),
-        mounts=driver.edits.mounts,
-        hooks=driver.edits.hooks,
-        gids=driver.edits.gids,
-    )
-
-
-def capability(dev: str, major: int, minor: int) -> cdi.DeviceNode:
-    """The node of one capability, below `dev` on the host."""
-    name = f"{capabilities.FOLDER}/nvidia-cap{minor}"
-    return cdi.DeviceNode(
-        f"/dev/{name}", f"{dev}/{name}", "c", major, minor, file_mode=READABLE, permissions="r"
     )
 
 
@@ -139,8 +99,8 @@ def make_nodes(edits: cdi.ContainerEdits) -> None:
         try:
             os.makedirs(os.path.dirname(node.host_path), mode=0o755, exist_ok=True)
             with contextlib.suppress(FileExistsError):
-                os.mknod(node.host_path, stat.S_IFCHR | READABLE, number)
-                os.chmod(node.host_path, READABLE)
+                os.mknod(node.host_path, stat.S_IFCHR | mig_edits.READABLE, number)
+                os.chmod(node.host_path, mig_edits.READABLE)
         except OSError as problem:
             raise GpuportionError("GP306", what=f"making {node.host_path}", why=problem.strerror) from None
         there = os.lstat(node.host_path)

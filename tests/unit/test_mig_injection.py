@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.gpu_specs import FILES, document
 
-from gpuportion.allocator import mig_injection
+from gpuportion.allocator import mig_edits, mig_injection
 from gpuportion.allocator.mig import capabilities
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.errors import GpuportionError
@@ -55,7 +55,7 @@ def specs(**changes: Any) -> list[cdi.Spec]:
 
 
 def edits() -> cdi.ContainerEdits:
-    return mig_injection.container_edits(specs(), PORTION, 510, (30, 31))
+    return mig_edits.container_edits(specs(), PORTION, 510, (30, 31))
 
 
 def edited(before: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def test_a_gpu_of_another_dev_folder_has_its_nodes_there() -> None:
         '"path": "/dev/nvidiactl"', '"path": "/dev/nvidiactl", "hostPath": "/d/nvidiactl"'
     )
     moved = [cdi.parse(json.loads(text), "/etc/cdi/nvidia.yaml")]
-    nodes = mig_injection.container_edits(moved, PORTION, 510, (30, 31)).device_nodes
+    nodes = mig_edits.container_edits(moved, PORTION, 510, (30, 31)).device_nodes
     places = {node.path: node.host_path for node in nodes}
     assert places["/dev/nvidia0"] == "/d/nvidia0"
     assert places["/dev/nvidia-caps/nvidia-cap30"] == "/d/nvidia-caps/nvidia-cap30"
@@ -209,13 +209,13 @@ def test_a_spec_without_the_control_node_is_refused() -> None:
     document_["containerEdits"] = {**document_["containerEdits"], "deviceNodes": []}
     document_["devices"] = []
     with pytest.raises(GpuportionError, match="has no /dev/nvidiactl"):
-        mig_injection.container_edits([cdi.parse(document_, "x.yaml")], PORTION, 510, (30, 31))
+        mig_edits.container_edits([cdi.parse(document_, "x.yaml")], PORTION, 510, (30, 31))
 
 
 def test_the_drivers_files_and_environment_come_along() -> None:
     """And the groups that its nodes are of."""
     common = {**document()["containerEdits"], "env": ["A=b"], "additionalGids": [44]}
-    found = mig_injection.container_edits(specs(containerEdits=common), PORTION, 510, (30, 31))
+    found = mig_edits.container_edits(specs(containerEdits=common), PORTION, 510, (30, 31))
     assert (found.env, found.gids) == (("A=b",), (44,))
     assert [mount.source for mount in found.mounts] == FILES and len(found.hooks) == 2
 
