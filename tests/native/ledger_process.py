@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from gpuportion.allocator import pages
 from gpuportion.allocator.pages import Pages
 
 MIB: Final = 1 << 20
@@ -46,6 +47,11 @@ class Driver:
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
                 stream.close()
+
+
+def used(made: Pages, gpu: int = 0) -> int:
+    """What the ledger says is in use on the grant's GPU of this number."""
+    return pages.read_ledger(made.ledger).gpus[gpu].used
 
 
 Start = Callable[[], Driver]

@@ -24,14 +24,17 @@ EMULATED = ("makes_no_system_call", "full_table")  # qemu makes system calls of 
 NAMED = ("dead_leave_theirs",)  # by qemu's name
 BY_PYTHON = ("interface_that_was_asked_for", "other_copy_is_loaded", "notices_nothing")  # this machine's
 
+LEDGERS = ("test_ledger_deaths.py", "test_ledger_kept.py", "test_ledger_pages.py")
+
 
 @dataclass(frozen=True)
 class Row:
-    """`part`: what `make test` runs of it; empty: nothing. `without`: parts of names."""
+    """`part`: what `make test` runs of it; empty: nothing. `without`: parts of names. `beside`: files run with it."""
 
     file: str
     part: str = ""
     without: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def expression(self) -> str:
         """For pytest's -k."""
@@ -41,7 +44,7 @@ class Row:
 
 ROWS = (
     Row("test_symbols.py", "cap or symbol"),
-    Row("test_ledger.py", "grant or policy or killed", (*FORKS, *EMULATED)),
+    Row("test_ledger.py", "grant or policy or killed", (*FORKS, *EMULATED), LEDGERS),
     Row("test_ledger_unseen.py"),
     Row("test_libcap_mem.py", "cap_holds or every_path or direct_link", (*NAMED, *BY_PYTHON)),
     Row("test_launcher.py", "version or nothing or delete"),
@@ -59,8 +62,9 @@ def test_it_does_on_aarch64_what_it_does_here(row: Row) -> None:
         pytest.skip(f"needs {missing}")
     # An emulator that keeps a record of each page shall not eat the machine.
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", row.expression()]
+    files = [str(ROOT / "tests" / "native" / name) for name in (row.file, *row.beside)]
     done = subprocess.run(
-        ["prlimit", f"--as={64 << 30}", *words, str(ROOT / "tests" / "native" / row.file)],
+        ["prlimit", f"--as={64 << 30}", *words, *files],
         cwd=ROOT,
         env={**os.environ, "GPUPORTION_TEST_ARCH": "aarch64"},
         capture_output=True,
