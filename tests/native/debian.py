@@ -100,6 +100,11 @@ def _fetch(folder: Path, source: str, packages: tuple[str, ...]) -> None:
     (folder / "complete").touch()
 
 
+def is_unpacked(name: str) -> bool:
+    """It is in the cache, whole."""
+    return (cache_folder() / name / "complete").exists()
+
+
 def unpacked(
     name: str, suite: str, component: str, *packages: str, archive: Callable[[], Archive] = own
 ) -> Path:
@@ -108,7 +113,7 @@ def unpacked(
         raise UnavailableError("tested with x86-64 packages only")
     folder = cache_folder() / name
     with _alone(folder):
-        if not (folder / "complete").exists():
+        if not is_unpacked(name):
             _fetch(folder, _source(archive(), "amd64", suite, component), packages)
     return folder / "root"
 
@@ -125,7 +130,7 @@ def system(
         raise UnavailableError("tested with x86-64 packages only")
     folder = cache_folder() / name
     with _alone(folder):
-        if not (folder / "complete").exists():
+        if not is_unpacked(name):
             _install(folder, _source(archive(), architecture, suite, "main"), packages, architecture)
     return folder / "root"
 

@@ -1,10 +1,12 @@
 """NVIDIA's user-space driver and runtime, fetched at test time: they load and answer on a machine without a GPU.
 
-Knows nothing of what is tested with them. They are NVIDIA's: kept in the test cache, never committed or shipped.
+Knows nothing of what is tested with them. They are NVIDIA's: kept in the test cache, never committed or shipped. Those
+of USUAL are fetched by any run, the others with GPUPORTION_TEST_LONG=1 (and used where they are there already).
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +42,9 @@ FURTHER = {
     570: Source(ubuntu.unpacked, "focal-updates", "restricted", ("libnvidia-compute-570",)),
     580: Source(ubuntu.unpacked, "resolute", "restricted", ("libnvidia-compute-580",)),
 }
+# Held against the table of symbols in any run; the least that it is held to.
+USUAL = (470, 535, 550, 555)
+LONG = os.environ.get("GPUPORTION_TEST_LONG") == "1"
 RUNTIMES = {
     11: "nvidia-cuda-runtime-cu11==11.8.89",
     12: "nvidia-cuda-runtime-cu12==12.4.127",
@@ -78,6 +83,10 @@ def libraries(branch: int) -> list[Path]:
 def _unpacked(branch: int) -> Path:
     source = WHOLE.get(branch) or FURTHER[branch]
     name = f"driver-{branch}" if branch in WHOLE else f"libcuda-{branch}"
+    if branch not in USUAL and not LONG and not debian.is_unpacked(name):
+        raise UnavailableError(
+            f"the driver {branch} is not in {cache_folder()}, and GPUPORTION_TEST_LONG=1 fetches it"
+        )
     return source.fetch(name, source.suite, source.component, *source.packages)
 
 
