@@ -5,12 +5,21 @@ A create's answer is the container's edited spec. Knows nothing of sockets, nor 
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any, Final
 
 from gpuportion import paths, wire
-from gpuportion.allocator import fields, injection, lookup, mig_injection, names, policy, processes, updates
+from gpuportion.allocator import (
+    fast_json,
+    fields,
+    injection,
+    lookup,
+    mig_injection,
+    names,
+    policy,
+    processes,
+    updates,
+)
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.grants import CONTAINER, Grants, Intent
 from gpuportion.allocator.mig.planner import Plan
@@ -28,9 +37,6 @@ from gpuportion.shim.request import USER, Request, from_container, from_keys, is
 from gpuportion.shim.spec import change
 
 log: Final = logging.getLogger("gpuportiond")
-
-ENCODE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-"""Of a spec: it came as JSON, so it is no circle."""
 
 UNCONFIRMED: Final = (
     "crun restores a container without calling its hooks, so nobody could tell when its grant begins and ends; "
@@ -107,7 +113,7 @@ class Containers:
         edited = change(spec, gathered)
         for removed in edited.removed:
             log.info("%s: taken out of its spec: %s", grant.token[:8], names.printable(removed, 512))
-        return ENCODE(edited.spec).encode()
+        return fast_json.dumps(edited.spec)
 
     def _default(self, annotations: dict[str, str]) -> Request | None:
         """What the administrator gives a container that asks for nothing."""
@@ -139,7 +145,7 @@ class Containers:
         edited = change(spec, gathered)
         for removed in edited.removed:
             log.info("%s: taken out of its spec: %s", grant.token[:8], names.printable(removed, 512))
-        return ENCODE(edited.spec).encode()
+        return fast_json.dumps(edited.spec)
 
     def confirm(self, peer: Peer, message: wire.Message) -> wire.Message:
         pid = message.head.get("pid")

@@ -45,7 +45,6 @@ from gpuportion.allocator.mig.host import Host
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.partitions import Partitions
 from gpuportion.allocator.mig.roles import KeptRoles
-from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.mig_changes import MigChanges
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView
@@ -60,6 +59,7 @@ from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.sampler import Sampler
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Store, move_aside
+from gpuportion.allocator.workers import Workers
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
@@ -155,6 +155,7 @@ def _run(options: argparse.Namespace) -> None:
     partitions = _partitions(options, hints, grants, MigNode(roles), migs, workers, rules, sampler)
     grants.recover()
     partitions.recover()
+    grants.beside = workers.submit_pages
     _remove_unowned(portions, store)
     view = NodeView(grants, options.state_dir)
     keep_to(view, rules.policy)

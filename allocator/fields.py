@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from gpuportion import wire
+from gpuportion.allocator import fast_json
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.image_drivers import Found
 
@@ -67,8 +67,8 @@ def mounts_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def spec(config: bytes) -> dict[str, Any]:
     try:
-        spec = json.loads(config)
-    except (ValueError, RecursionError) as problem:
+        spec = fast_json.loads(config)
+    except ValueError as problem:
         raise GpuportionError("GP304", why=f"the container's config.json is broken: {problem}") from None
     if not isinstance(spec, dict):
         raise GpuportionError("GP304", why="the container's config.json is no object")

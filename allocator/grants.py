@@ -29,6 +29,7 @@ from gpuportion.allocator.rebuild import Found, as_grant
 from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import FullStoreError, Grant, Store
 from gpuportion.allocator.tally import Tally
+from gpuportion.allocator.workers import Act
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
@@ -43,6 +44,11 @@ RETRY: Final = 1.0
 def now() -> float:
     """Seconds since boot, sleep included: a reservation does not live longer because the machine slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def at_once(act: Act, then: Act) -> None:
+    act()
+    then()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,6 +82,9 @@ class Grants:
         row, the grants that somebody lives with (rebuild.py). `on_instance`: are processes on a grant's MIG
         instance?"""
         self._store = store
+        self.beside = at_once
+        """How the pages of released grants are removed, and then the rest; once others are served, not in their way."""
+        self._removing: set[str] = set()
         self._remove_more = remove_more
         self._survivors = survivors
         self._on_instance = on_instance
@@ -300,17 +309,42 @@ class Grants:
             return self._store.apply(grant, event)
 
     def _remove(self, grant: Grant) -> None:
+        """What is left of a released grant. Its pages go beside the answers: an unmount waits for the kernel."""
+        if grant.token in self._removing:
+            return
+        troubles: list[OSError] = []
+
+        def remove_pages() -> None:
+            try:
+                pages.remove(self.folder(grant))
+            except OSError as problem:
+                troubles.append(problem)
+
         try:
             self._remove_more(grant.token)
-            pages.remove(self.folder(grant))
-            here("pages-removed")
+        except OSError as problem:
+            self._remove_later(grant, problem)
+            return
+        self._removing.add(grant.token)
+        self.beside(remove_pages, lambda: self._pages_removed(grant, *troubles))
+
+    def _pages_removed(self, grant: Grant, trouble: OSError | None = None) -> None:
+        self._removing.discard(grant.token)
+        if trouble is not None:
+            self._remove_later(grant, trouble)
+            return
+        here("pages-removed")
+        try:
             self._notes.remove(grant.token)
             self._store.forget(grant)
         except OSError as problem:
-            log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
-            self._hints.at(grant.token, now() + RETRY)
+            self._remove_later(grant, problem)
             return
         here("forgotten")
+
+    def _remove_later(self, grant: Grant, problem: OSError) -> None:
+        log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
+        self._hints.at(grant.token, now() + RETRY)
 
     # After a restart
 

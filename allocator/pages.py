@@ -22,7 +22,6 @@ import errno
 import fcntl
 import mmap
 import os
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,15 +105,15 @@ def create(
 
 def remove(folder: str) -> None:
     """Take all of `folder` away, whatever of it is there. A container that still has it keeps its ledger."""
-    while (problem := lib.gp_unmount(os.fsencode(f"{folder}/ledger"))) == 0:
-        pass
-    if problem not in (errno.EINVAL, errno.ENOENT, errno.EPERM):
-        raise OSError(problem, os.strerror(problem), f"{folder}/ledger")
+    _require(lib.gp_unmount(os.fsencode(f"{folder}/ledger")), f"{folder}/ledger")
     here("ledger-unmounted")
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
+    _require(lib.gp_remove_folder(os.fsencode(folder)), folder)
+
+
+def _require(problem: int, path: str) -> None:
+    """OSError for an errno that is not 0."""
+    if problem:
+        raise OSError(problem, os.strerror(problem), path)
 
 
 def set_limit(policy_path: str, uuid: bytes, limit: int) -> None:
@@ -248,8 +247,7 @@ def _mount(folder: str, size: int, label: str) -> str:
     problem = lib.gp_mount_tmpfs(os.fsencode(folder), size, label.encode())
     if problem == errno.EPERM:
         return f"{folder} is no file system of its own (mounting is not permitted): what is in it can grow"
-    if problem:
-        raise OSError(problem, os.strerror(problem), folder)
+    _require(problem, folder)
     return ""
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from gpuportion.allocator import fast_json
 from gpuportion.allocator.devices import Share
 from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.lifecycle import Event, State, step
@@ -80,15 +80,8 @@ RECORDS: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-ENCODE: Final = json.JSONEncoder(
-    separators=(",", ":"),
-    check_circular=False,
-    default=lambda one: {name: getattr(one, name) for name in one.__slots__},
-).encode
-
-
 def _detail(grant: Grant) -> str:
-    return ENCODE({name: getattr(grant, name) for name in DETAIL})
+    return fast_json.dumps({name: getattr(grant, name) for name in DETAIL}).decode()
 
 
 def row_of(grant: Grant) -> tuple[Any, ...]:
@@ -99,7 +92,9 @@ def row_of(grant: Grant) -> tuple[Any, ...]:
 def grant_of(row: Sequence[Any]) -> Grant:
     """The grant of a row. ValueError, TypeError or AttributeError: it is none."""
     generation, token, state, boot, deadline, detail = row
-    values = {name: RECORDS.get(name, lambda same: same)(value) for name, value in json.loads(detail).items()}
+    values = {
+        name: RECORDS.get(name, lambda same: same)(value) for name, value in fast_json.loads(detail).items()
+    }
     return Grant(
         generation=generation, token=token, state=State(state), boot=boot, deadline=deadline, **values
     )

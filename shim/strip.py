@@ -7,6 +7,7 @@ Works on the lists of a spec, returns new ones, and says in words what went. Kno
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ from typing import Any, Final
 from gpuportion.paths import INSIDE, INSIDE_PRELOAD
 
 Entry = Mapping[str, Any]
+
+KEPT: Final = 1024
+"""Paths of which what is known is kept: most mounts of most containers are the same."""
 
 NVIDIA_MAJOR: Final = 195
 """The fixed character major of /dev/nvidia*; nvidia-uvm and nvidia-caps get theirs when they load."""
@@ -101,6 +105,7 @@ def mounts(given: Sequence[Entry], cdi_paths: frozenset[str], removed: Removed) 
     return stay
 
 
+@functools.lru_cache(maxsize=KEPT)
 def _of_driver(path: str) -> bool:
     return bool(DRIVER_NAME.fullmatch(posixpath.basename(path)) or DRIVER_PATH.fullmatch(path))
 
@@ -136,6 +141,11 @@ def env(given: Sequence[str], removed: Removed) -> dict[str, str]:
 
 
 def _path(value: object) -> str:
+    return plain_path(value) if isinstance(value, str) and value else ""
+
+
+@functools.lru_cache(maxsize=KEPT)
+def plain_path(path: str) -> str:
     """A path without what hides it: `//.gpuportion/`, `/x/../dev/nvidia0`, `dev/nvidia0` (runtimes begin at the
     container's root)."""
-    return posixpath.normpath("/" + value.lstrip("/")) if isinstance(value, str) and value else ""
+    return posixpath.normpath("/" + path.lstrip("/"))

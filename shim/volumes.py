@@ -10,33 +10,36 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gpuportion.shim.strip import plain_path
+
 
 def read_only(mounts: Sequence[Mapping[str, Any]], targets: Iterable[str]) -> dict[str, str]:
     """Each target that lies in a read-only bind mount -> the host path that it has there."""
+    if not any(map(_is_read_only_bind, mounts)):
+        return {}
+    places = [(plain_path(str(mount.get("destination"))), mount) for mount in mounts]
     found = {}
     for target in targets:
-        volume = _over(mounts, target)
+        place, volume = _over(places, target)
         if volume is not None and _is_read_only_bind(volume):
-            below = posixpath.relpath(target, _destination(volume))
+            below = posixpath.relpath(target, place)
             found[target] = posixpath.normpath(posixpath.join(str(volume.get("source")), below))
     return found
 
 
-def _over(mounts: Sequence[Mapping[str, Any]], target: str) -> Mapping[str, Any] | None:
-    """The last mount at or above it: what is seen there."""
-    over = None
-    for mount in mounts:
-        place = _destination(mount)
+def _over(
+    places: Sequence[tuple[str, Mapping[str, Any]]], target: str
+) -> tuple[str, Mapping[str, Any] | None]:
+    """The last mount at or above it, and where: what is seen there."""
+    over: tuple[str, Mapping[str, Any] | None] = ("", None)
+    for place, mount in places:
         if target == place or target.startswith(place.rstrip("/") + "/"):
-            over = mount
+            over = place, mount
     return over
-
-
-def _destination(mount: Mapping[str, Any]) -> str:
-    return posixpath.normpath("/" + str(mount.get("destination")).lstrip("/"))
 
 
 def _is_read_only_bind(mount: Mapping[str, Any]) -> bool:
     options = mount.get("options")
-    words = set(options) if isinstance(options, list) else set()
-    return "ro" in words and ("bind" in words or "rbind" in words or mount.get("type") == "bind")
+    if not isinstance(options, list) or "ro" not in options:
+        return False
+    return "bind" in options or "rbind" in options or mount.get("type") == "bind"

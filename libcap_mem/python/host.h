@@ -1,10 +1,15 @@
-/* System calls that the daemon needs for a ledger's own file system and that Python has not. Declarations
- * only: cffi reads this file too. Both return 0 or an errno. */
+/* System calls that the daemon needs for a grant's pages and that Python has not, or not in one go: each time
+ * that Python lets other threads run between two of them, it has to wait for its turn again. Declarations
+ * only: cffi reads this file too. All return 0 or an errno. */
 
 /* A tmpfs of exactly `bytes` on `dir`, for one file, mode 0700; `label`: SELinux label of its files, or "".
  */
 int gp_mount_tmpfs(const char *dir, uint64_t bytes, const char *label);
 
-/* Takes it off, at once, also while a container still has the file: what is in use lives on until it is not.
- */
+/* Takes off all that is mounted there, at once, also while a container still has the file: what is in use
+ * lives on until it is not. 0 as well where nothing is mounted, or nothing is there, or this process may not
+ * mount. */
 int gp_unmount(const char *dir);
+
+/* Removes the folder with all that is in it, and follows no link; 0 as well where it is not there. */
+int gp_remove_folder(const char *dir);

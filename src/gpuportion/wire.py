@@ -63,7 +63,18 @@ def decode(status: int, head: bytes, body: bytes, fds: tuple[int, ...] = ()) -> 
         raise ProtocolError(f"bad JSON: {problem}") from None
     if not isinstance(parsed, dict):
         raise ProtocolError("the head is not a JSON object")
+    if rb"\ud" in head.lower() and not _is_text(parsed):
+        raise ProtocolError("bad JSON: half of a character")
     return Message(parsed, body, status, fds)
+
+
+def _is_text(parsed: object) -> bool:
+    """Whether UTF-8 can hold it: JSON has escapes for halves of characters, too."""
+    try:
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def send(sock: socket.socket, message: Message) -> None:

@@ -99,7 +99,7 @@ def test_a_daemon_that_dies_while_it_grants(dying: Dying, place: str) -> None:
                 dying.create("GPU_MEMORY_LIMIT=1G", id="another")
         else:
             assert dying.grant(size, container)
-        assert len(dying.ps()) == len(dying.folders()) == 1
+        dying.until(lambda: len(dying.ps()) == len(dying.folders()) == 1)
     dying.until(lambda: not dying.ps())
     with Sleeper() as container:
         assert dying.grant(size, container)

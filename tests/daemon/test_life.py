@@ -38,7 +38,7 @@ def test_a_grant_counts_from_its_reservation_to_the_end_of_its_container(daemon:
         assert daemon.gpus()[0]["granted"] == FOUR
     daemon.until(lambda: not daemon.ps())
     assert daemon.gpus()[0]["free"] == free
-    assert daemon.folders() == set()
+    daemon.until(lambda: not daemon.folders())
 
 
 def test_the_pages_are_there_before_the_answer(daemon: Daemon) -> None:

@@ -7,8 +7,7 @@ import json
 import re
 from typing import Any, Final
 
-from gpuportion.allocator import fields, names, placement
-from gpuportion.allocator.containers import ENCODE
+from gpuportion.allocator import fast_json, fields, names, placement
 from gpuportion.allocator.devices import Gpu, Holding, Share
 from gpuportion.allocator.no_room import Refusal
 from gpuportion.allocator.operations import plain
@@ -72,7 +71,7 @@ def check(config: bytes) -> None:
         raise found.error('container "c1"')
     check_shares(want, found.shares)
     edited = change(spec, injection()).spec
-    check_edited(json.loads(ENCODE(edited)))
+    check_edited(json.loads(fast_json.dumps(edited)))
 
 
 def check_shares(want: Request, shares: tuple[Share, ...]) -> None:

@@ -21,6 +21,7 @@ MAY_IMPORT = {  # folder -> other parts of gpuportion it may import ("": the gro
 ONLY_HERE = {  # outside package, or the binding -> the one module, or package, that may import it
     "pynvml": "allocator/nvml/",
     "yaml": "allocator/yaml_text.py",
+    "orjson": "allocator/fast_json.py",
     "sqlite3": "allocator/store.py",
     "grpc": "allocator/dra.py",
     "tomllib": "shim/engines/toml_text.py",
