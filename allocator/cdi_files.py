@@ -115,14 +115,18 @@ class CdiFiles:
 
 def missing(edits: cdi.ContainerEdits) -> str | None:
     """The first file that a spec would mount and that this host no longer has; None: all are there."""
-    return next((mount.source for mount in edits.mounts if not os.path.exists(mount.source)), None)
+    return next((mount.source for mount in edits.mounts if _kind(mount.source) is None), None)
 
 
 def require_files(edits: cdi.ContainerEdits) -> None:
     """GpuportionError GP302 if a file to mount is gone, or if a folder to mount has the driver in it, which a program
     would then open there, past the limit."""
-    require_sources(edits)
     for mount in edits.mounts:
+        kind = _kind(mount.source)
+        if kind is None:
+            raise _gone(mount.source)
+        if kind != stat.S_IFDIR:
+            continue
         found = _driver_in(mount.source)
         if found is not None:
             why = f"the CDI spec of the GPU mounts the folder {mount.source} with {found} in it, which can't be held"
@@ -135,14 +139,24 @@ def require_sources(edits: cdi.ContainerEdits) -> None:
     """GpuportionError GP302 if a file to mount is gone: runc's own words for it would not say what to do."""
     gone = missing(edits)
     if gone is not None:
-        why = f"the CDI spec of the GPU names {gone}, which is gone: it is older than the driver. {cdi.ANEW}"
-        raise GpuportionError("GP302", why=why)
+        raise _gone(gone)
+
+
+def _gone(path: str) -> GpuportionError:
+    why = f"the CDI spec of the GPU names {path}, which is gone: it is older than the driver. {cdi.ANEW}"
+    return GpuportionError("GP302", why=why)
+
+
+def _kind(path: str) -> int | None:
+    """What it is or leads to, as in st_mode; None: it is not there."""
+    try:
+        return stat.S_IFMT(os.stat(path).st_mode)
+    except OSError:
+        return None
 
 
 def _driver_in(path: str) -> str | None:
-    """The first libcuda or NVML in a folder or below; None for a file, and where there is none."""
-    if not os.path.isdir(path):
-        return None
+    """The first libcuda or NVML in a folder or below; None: there is none."""
     for folder, _, names in os.walk(path):
         for name in names:
             if cdi.LIBCUDA.fullmatch(name) or cdi.LIBNVML.fullmatch(name):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gpuportion import paths
-from gpuportion.allocator import cdi_files, device_nodes, gpu_nodes
+from gpuportion.allocator import cdi_files, device_nodes, gpu_nodes, pages
 from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
@@ -146,7 +146,4 @@ def majors(second: int) -> frozenset[int]:
 def write_preload(folder: str, image_preload: bytes) -> None:
     """The /etc/ld.so.preload to mount. 0644: one that a user cannot read is silently ignored by the
     loader."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(f"{folder}/{PRELOAD}", flags, 0o644), "wb") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(preload_text(image_preload))
+    pages.write_file(f"{folder}/{PRELOAD}", 0o644, preload_text(image_preload))

@@ -40,13 +40,19 @@ Way = tuple[tuple[int, ...], int, int]
 
 def rank(gpu: Gpu, other: Gpu) -> int:
     """Of one pair, by what either of them says."""
-    return max(gpu.links.get(other.uuid, 0), other.links.get(gpu.uuid, 0))
+    there, back = gpu.links.get(other.uuid, 0), other.links.get(gpu.uuid, 0)
+    return there if there > back else back
 
 
 def quality(gpus: Sequence[Gpu]) -> Quality:
     """Of a set; of one GPU alone (0, 0)."""
     pairs = [rank(one, other) for at, one in enumerate(gpus) for other in gpus[:at]]
     return (min(pairs), sum(pairs)) if pairs else (0, 0)
+
+
+def sums(gpus: Sequence[Gpu], others: Sequence[Gpu]) -> dict[str, int]:
+    """By UUID, what the links of each of `gpus` to all `others` add up to."""
+    return {gpu.uuid: sum([rank(gpu, other) for other in others if other is not gpu]) for gpu in gpus}
 
 
 def are_alike(gpus: Sequence[Gpu]) -> bool:

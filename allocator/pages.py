@@ -234,7 +234,7 @@ def _path_bytes(name: str, path: str) -> bytes:
 def _make_folder(path: str, mode: int) -> None:
     """A folder of this mode, whatever the umask; one that is there keeps its own."""
     try:
-        os.makedirs(path)
+        os.mkdir(path)
     except FileExistsError:
         return
     os.chmod(path, mode)
@@ -254,25 +254,19 @@ def _mount(folder: str, size: int, label: str) -> str:
 def _write_ledger(path: str, gpus: int, owner: int | None) -> None:
     header = ffi.new("gp_ledger_file *")
     lib.gp_ledger_format(header, gpus)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.fchmod(fd, 0o666 if owner is None else 0o600)
-        if owner is not None:
-            os.fchown(fd, owner, -1)
-        os.posix_fallocate(fd, 0, int(lib.gp_ledger_size(gpus)))
-        os.pwrite(fd, bytes(ffi.buffer(header)), 0)
-    finally:
-        os.close(fd)
+    mode = 0o666 if owner is None else 0o600
+    write_file(path, mode, bytes(ffi.buffer(header)), owner=owner, size=int(lib.gp_ledger_size(gpus)))
 
 
 def _write_policy(path: str, page: bytes) -> None:
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.fchmod(fd, 0o644)
-        os.write(fd, page)
-    finally:
-        os.close(fd)
+    write_file(f"{path}.new", 0o644, page)
     os.rename(f"{path}.new", path)
+
+
+def write_file(path: str, mode: int, data: bytes, *, owner: int | None = None, size: int = 0) -> None:
+    """A new file of this mode, whatever the umask, and owner (None: this process's), with room for `size` bytes."""
+    owned = -1 if owner is None else owner
+    _require(lib.gp_write_file(os.fsencode(path), mode, owned, data, len(data), size), path)
 
 
 def _policy_of(data: bytes, path: str) -> Any:

@@ -159,7 +159,7 @@ def _least(minimum: int) -> str:
 def _slots(gpus: Sequence[Gpu], held: Held, want: Request, rules: Rules) -> Slot:
     """`_cost` on what each GPU has, which is the same for every share."""
     empty = [gpu for gpu in gpus if gpu.uuid not in held.loads and not gpu.trouble]
-    linked = {gpu.uuid: sum(links.rank(gpu, other) for other in empty if other is not gpu) for gpu in gpus}
+    linked = links.sums(gpus, empty)
     return lambda gpu, k: _cost(gpu, held.load(gpu), want, k, rules, linked[gpu.uuid])
 
 
@@ -182,7 +182,10 @@ def _choose(gpus: Sequence[Gpu], count: int, cost: Slot) -> tuple[Gpu, ...] | No
     """The best linked `count` GPUs in rising order, the k-th fit for share k, and of equal ones the cheapest; None:
     there are not so many. A container sees its GPUs by rising index, so amounts that are given in order need a
     rising choice."""
-    if count == 1 or links.are_alike(gpus):
+    if count == 1:
+        served = [(price, gpu) for gpu in gpus if (price := cost(gpu, 0)) is not None]
+        return (min(served, key=lambda one: one[0])[1],) if served else None
+    if links.are_alike(gpus):
         return _cheapest(gpus, count, cost)
 
     def fits(gpu: Gpu, k: int) -> bool:

@@ -141,7 +141,7 @@ def open_pidfd(process: Process) -> int | None:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
         return None
-    if identify(pidfd) == process:
+    if start_of(process.pid) == process.start and not has_exited(pidfd):
         return pidfd
     os.close(pidfd)
     return None

@@ -43,6 +43,9 @@ MOST_OF_ONE: Final = 32
 PATIENCE: Final = 0.2
 """Seconds without accepting when the process has no descriptor left."""
 
+SLOW: Final = 1.0
+"""Seconds between two looks at who takes too long: with a thousand connections it is not for every answer."""
+
 UCRED: Final = struct.Struct("iII")
 
 
@@ -63,6 +66,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._of_uid: collections.Counter[int] = collections.Counter()
         self._accepts_again: float | None = None
+        self._slow_again = 0.0
         self._stopped = False
         listener.setblocking(False)
         self.on_readable(listener, self._accept)
@@ -96,11 +100,11 @@ class Server:
         self._end_slow()
 
     def _timeout(self) -> float | None:
-        times = [one.deadline for one in self._connections if not one.is_waiting]
-        times += [self._accepts_again] if self._accepts_again is not None else []
-        until = max(0.0, min(times) - now()) if times else None
-        due = self._hints.timeout(now())
-        return min((one for one in (until, due) if one is not None), default=None)
+        time = now()
+        due = self._hints.timeout(time)
+        slow = max(0.0, self._slow_again - time) if self._connections else None
+        again = max(0.0, self._accepts_again - time) if self._accepts_again is not None else None
+        return min((one for one in (due, slow, again) if one is not None), default=None)
 
     def _look_at_due(self) -> None:
         for token in self._hints.due(now()):
@@ -113,19 +117,19 @@ class Server:
     # Connections
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as problem:
-                if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                log.error("no descriptor is left for a connection: %s", problem)
-                self._selector.unregister(self._listener)
-                self._accepts_again = now() + PATIENCE
-                return
-            self._welcome(sock)
+        """One of those that wait; of the others the selector tells again."""
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as problem:
+            if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            log.error("no descriptor is left for a connection: %s", problem)
+            self._selector.unregister(self._listener)
+            self._accepts_again = now() + PATIENCE
+            return
+        self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -134,6 +138,7 @@ class Server:
             self._connections.add(connection)
             self._of_uid[connection.peer.uid] += 1
             self._selector.register(sock, selectors.EVENT_READ, connection)
+            self._serve(connection, selectors.EVENT_READ)  # whoever connects mostly has asked as well
             return
         text = GpuportionError("GP303", why="there are too many connections; try again").text
         with contextlib.suppress(ClosedError):
@@ -206,8 +211,10 @@ class Server:
 
     def _end_slow(self) -> None:
         time = now()
-        for connection in [one for one in self._connections if one.deadline <= time]:
-            self._close(connection)
+        if self._slow_again <= time:
+            self._slow_again = time + SLOW
+            for connection in [one for one in self._connections if one.deadline <= time]:
+                self._close(connection)
         if self._accepts_again is not None and self._accepts_again <= time:
             self._accepts_again = None
             self.on_readable(self._listener, self._accept)

@@ -6,6 +6,11 @@
  */
 int gp_mount_tmpfs(const char *dir, uint64_t bytes, const char *label);
 
+/* A new file with these `bytes` of data, of this mode whatever the umask; `owner`: -1 for this process's;
+ * `size`: that much of it has its room, 0 for what the data takes. What fails half way is left there. */
+int gp_write_file(const char *path, uint32_t mode, int64_t owner, const char *data, uint64_t bytes,
+                  uint64_t size);
+
 /* Takes off all that is mounted there, at once, also while a container still has the file: what is in use
  * lives on until it is not. 0 as well where nothing is mounted, or nothing is there, or this process may not
  * mount. */

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -185,7 +186,7 @@ def test_nothing_of_an_old_grant_is_in_a_new_one(folder: str) -> None:
     assert not any(Path(create(folder).ledger).read_bytes()[128:])
 
 
-def test_without_the_right_to_mount_the_ledger_is_a_plain_file_and_it_is_said(tmp_path: Path) -> None:
+def test_without_the_right_to_mount_the_ledger_is_a_plain_file_and_it_is_said() -> None:
     """`create` as an ordinary user: the pages work, the note says what is missing."""
     program = (
         "import os, sys\n"
@@ -198,19 +199,15 @@ def test_without_the_right_to_mount_the_ledger_is_a_plain_file_and_it_is_said(tm
         "pages.read_policy(made.policy), pages.remove(sys.argv[1]), pages.remove(sys.argv[1])\n"
         "print(os.path.exists(sys.argv[1]))\n"
     )
-    place = tmp_path / "open"
-    place.mkdir()
-    place.chmod(0o777)
-    for parent in place.parents:
-        if parent.owner() == "root" and "pytest" in str(parent):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    done = subprocess.run(
-        [sys.executable, "-c", program, f"{place}/grant"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    with tempfile.TemporaryDirectory() as place:  # pytest keeps its own from other users
+        os.chmod(place, 0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", program, f"{place}/grant"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     assert told[0].startswith("False ") and "mounting is not permitted" in told[0]

@@ -93,6 +93,7 @@ def test_a_connection_that_takes_too_long_is_closed(
     """Nobody has to wait for its end, and a byte now and then prolongs nothing."""
     monkeypatch.setattr(connection, "IDLE", 0.1)
     monkeypatch.setattr(connection, "FRAME", 0.1)
+    monkeypatch.setattr(server, "SLOW", 0.05)
     with loop.connect() as sock:
         sock.sendall(begun)
         loop.rounds(10)
