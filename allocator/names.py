@@ -37,7 +37,8 @@ def name_of(id: str, spec: Mapping[str, Any]) -> str:
 
 
 def printable(text: str, longest: int = LONGEST) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:longest])
+    text = text[:longest]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _of_docker(id: str, spec: Mapping[str, Any]) -> str:

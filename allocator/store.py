@@ -1,8 +1,8 @@
 """Grants on disk, and the one function through which they change.
 
     /run/gpuportion/store.sqlite3     on a tmpfs: it dies with the boot, as grants do
-        grant                         one row a grant; `generation` counts up and is never used again: an
-                                      engine uses a container's id again within 100 ms (docker restart)
+        grant                         one row a grant; its `generation` is larger than any before and never used
+                                      again: an engine uses a container's id again within 100 ms (docker restart)
 
 The daemon is the only writer (it holds gpuportiond.lock), so the rows are mirrored in memory and reading is
 free. A daemon killed between any two statements leaves whole rows; what they mean then is for
@@ -16,6 +16,7 @@ import dataclasses
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -42,8 +43,8 @@ VERSION: Final = 1
 
 SCHEMA: Final = """
 CREATE TABLE "grant" (
-    generation INTEGER PRIMARY KEY AUTOINCREMENT,
-    token TEXT NOT NULL UNIQUE,
+    generation INTEGER PRIMARY KEY,
+    token TEXT NOT NULL,
     state TEXT NOT NULL,
     boot TEXT NOT NULL,
     deadline REAL NOT NULL,
@@ -113,6 +114,7 @@ class Store:
                 'SELECT generation, token, state, boot, deadline, detail FROM "grant" ORDER BY generation'
             )
             self._rows = {grant.token: grant for grant in map(grant_of, found)}
+            self._last = max((grant.generation for grant in self._rows.values()), default=0)
             self.tally = Tally(self._rows.values())
         except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as problem:
             self._db.close()
@@ -130,15 +132,17 @@ class Store:
 
     def add(self, grant: Grant) -> Grant:
         """Write the intent down; the row with its generation."""
-        done = self._write(
-            'INSERT INTO "grant" (token, state, boot, deadline, detail) VALUES (?, ?, ?, ?, ?)',
-            (grant.token, grant.state.value, grant.boot, grant.deadline, _detail(grant)),
-        )
-        assert done.lastrowid is not None
-        grant = dataclasses.replace(grant, generation=done.lastrowid)
+        grant = dataclasses.replace(grant, generation=self._next_generation())
+        self._write('INSERT INTO "grant" VALUES (?, ?, ?, ?, ?, ?)', row_of(grant))
         self._rows[grant.token] = grant
         self.tally.change(None, grant)
         return grant
+
+    def _next_generation(self) -> int:
+        """By the clock, which goes on while rows are forgotten and daemons end: an index of what has been would have to
+        be written with each grant."""
+        self._last = max(self._last + 1, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        return self._last
 
     def apply(self, before: Grant, event: Event, **changes: Any) -> Grant:
         """The only way in which a grant changes. StaleError if it is no longer as in `before`,
@@ -146,13 +150,13 @@ class Store:
         after = dataclasses.replace(before, state=step(before.state, event), **changes)
         done = self._write(
             'UPDATE "grant" SET state = ?, detail = coalesce(?, detail)'
-            " WHERE token = ? AND state = ? AND generation = ?",
+            " WHERE generation = ? AND token = ? AND state = ?",
             (
                 after.state.value,
                 _detail(after) if changes else None,
+                before.generation,
                 before.token,
                 before.state.value,
-                before.generation,
             ),
         )
         if done.rowcount != 1:
@@ -163,7 +167,10 @@ class Store:
 
     def forget(self, grant: Grant) -> None:
         """Drop the row of a released grant, once nothing of it is left on the host."""
-        self._write('DELETE FROM "grant" WHERE token = ? AND state = ?', (grant.token, State.RELEASED.value))
+        self._write(
+            'DELETE FROM "grant" WHERE generation = ? AND token = ? AND state = ?',
+            (grant.generation, grant.token, State.RELEASED.value),
+        )
         if grant.state is State.RELEASED:
             self._rows.pop(grant.token, None)
 
