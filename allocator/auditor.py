@@ -59,9 +59,9 @@ class Auditor:
         self._ending.keep({process for process, _ in ends})
         return self._audit.suspects or self._view.is_undecided
 
-    def rows(self, now: float) -> list[dict[str, Any]]:
-        """What `gpuportion ps` shows of it; docs/protocol.md has the columns."""
-        return [self._row(finding, now) for finding in self._audit.reported]
+    def rows(self, now: float) -> Iterator[dict[str, Any]]:
+        """What `gpuportion ps` shows of it; docs/protocol.md has the columns. /proc is asked as each one is taken."""
+        return (self._row(finding, now) for finding in self._audit.reported)
 
     # Whom to end
 

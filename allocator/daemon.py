@@ -59,6 +59,7 @@ from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.sampler import Sampler
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Store, move_aside
+from gpuportion.allocator.turns import Turns
 from gpuportion.allocator.workers import Workers
 from gpuportion.errors import GpuportionError
 
@@ -173,7 +174,8 @@ def _run(options: argparse.Namespace) -> None:
     _await_first_sample(sampler)
     _take_sample(sampler, view)
     auditor = Auditor(view, grants)
-    operations = _operations(options, grants, view, portions, mig, rules, auditor)
+    turns = Turns()
+    operations = _operations(options, grants, view, portions, mig, rules, auditor, turns)
     listener = systemd.inherited_listener() or systemd.listen(
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )
@@ -181,6 +183,7 @@ def _run(options: argparse.Namespace) -> None:
         selector, listener, hints, operations.answer, lambda token: _look_at(token, grants, partitions)
     )
     server.on_readable(workers.wake, workers.take)
+    server.on_readable(turns.wake, turns.go_on)
     server.on_readable(sampler.wake, lambda: _look(sampler, view, auditor, rules))
     with _signals(server, lambda: rules.read_again(functools.partial(keep_to, view))):
         _serve(server, options.run_dir, grants)
@@ -199,13 +202,14 @@ def _operations(
     mig: MigGrants,
     rules: PolicyInForce,
     auditor: Auditor,
+    turns: Turns,
 ) -> Operations:
     files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
     placing = Placing(grants, view, mig, rules)
     return Operations(
         Containers(grants, view, files, mig, rules, placing),
         HostProcesses(grants, portions, mig, placing),
-        Questions(grants, view, mig, rules, auditor, _version()),
+        Questions(grants, view, mig, rules, auditor, turns, _version()),
         MigChanges(view, mig),
     )
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 from gpuportion import wire
-from gpuportion.allocator import fields, lookup, pages, rows, visibility
+from gpuportion.allocator import fields, listing, lookup, pages, rows, visibility
 from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.devices import NOTHING
 from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.peer import Peer
+from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.store import Grant
+from gpuportion.allocator.turns import Turns
 
 
 class Questions:
@@ -28,6 +31,7 @@ class Questions:
         mig: MigGrants,
         rules: PolicyInForce,
         auditor: Auditor,
+        turns: Turns,
         version: str,
     ) -> None:
         self._grants = grants
@@ -35,6 +39,7 @@ class Questions:
         self._mig = mig
         self._rules = rules
         self._auditor = auditor
+        self._turns = turns
         self._version = version
 
     def why(self, peer: Peer, message: wire.Message) -> wire.Message:
@@ -42,13 +47,17 @@ class Questions:
         view = self._use(grant)
         return wire.Message(rows.of_refusals(grant, view, time.time()))
 
-    def ps(self, peer: Peer, message: wire.Message) -> wire.Message:
-        found = []
-        for grant in self._seen(peer):
-            view = self._use(grant)
-            found.append(rows.of_grant(grant, view, now(), with_token=peer.uid == 0))
-        findings = self._auditor.rows(now()) if visibility.sees_all(self._rules.policy, str(peer.uid)) else []
-        return wire.Message({"grants": found, "findings": findings})
+    def ps(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
+        began = now()
+
+        def row(grant: Grant, view: pages.LedgerView) -> dict[str, Any]:
+            return rows.of_grant(grant, view, began, with_token=peer.uid == 0)
+
+        sees_all = visibility.sees_all(self._rules.policy, str(peer.uid))
+        findings = self._auditor.rows(began) if sees_all else ()
+        turn = self._turns.begin()
+        text = yield from listing.put_together(lambda: self._seen(peer), self._use, row, findings, turn)
+        return wire.Message({}, text=text)
 
     def _seen(self, peer: Peer) -> list[Grant]:
         return visibility.of(self._grants.live(), self._rules.policy, str(peer.uid))

@@ -11,6 +11,7 @@ nothing of the daemon's work is left out, and the time runs until the last grant
                    came, waiting for a free client of the 32 included, to its answer
     ping_ms, ping_p99_ms   the same connection with nothing done: what the socket and Python take by themselves
     grants_per_s_10_live, grants_per_s_2000_live    as the first, on 16 GPUs beside so many that live on
+    ps_stall_ms_500_live, ps_stall_ms_2000_live     the p99 of pings while `ps` is asked beside so many, without a pause
     idle_cpu_percent, rss_mb                        beside 200 that live, hold memory and do nothing (idle.py)
 
 The last line is one JSON object. The ledgers' mounts need root.
@@ -31,6 +32,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +51,7 @@ GPUS: Final = 8
 SIZE: Final = 512 * MIB
 IDLE_GPUS: Final = 16
 LIVE: Final = (10, 2000)
+LISTED: Final = (500, 2000)
 
 
 class Containers:
@@ -147,19 +150,52 @@ def _all_at_once(job: Callable[[int], object], count: int) -> None:
         thread.join()
 
 
-def beside_many(folder: Path, lives: int, counts: tuple[int, ...]) -> list[float]:
-    """Lives a second beside so many grants that live on."""
-    rates = []
+def beside_many(folder: Path, lives: int, seconds: int) -> tuple[dict[int, float], dict[int, float]]:
+    """Lives a second, and milliseconds of a ping while `ps` is answered, by how many grants live on beside."""
+    rates, stalls = {}, {}
     with Daemon(folder, sim=f"a100-80gb:{IDLE_GPUS}") as daemon, Sleeper() as container:
         client = Client(daemon)
         lives_per_second(daemon, lives // 4, "warm")
-        for count in counts:
-            for number in range(len(daemon.folders()), count):
-                token = client.create(f"lasting-{number}")
-                head: dict[str, object] = {"op": "confirm", "token": token, "pid": container.pid}
-                client.ask(head, fds=(container.pidfd,))
-            rates.append(lives_per_second(daemon, lives, f"beside-{count}"))
-    return rates
+        for count in sorted({*LIVE, *LISTED}):
+            _fill(daemon, client, container, count)
+            if count in LIVE:
+                rates[count] = lives_per_second(daemon, lives, f"beside-{count}")
+            if count in LISTED:
+                with _asking_ps(daemon):
+                    stalls[count] = p99(pings(daemon, seconds))
+    return rates, stalls
+
+
+def _fill(daemon: Daemon, client: Client, container: Sleeper, count: int) -> None:
+    for number in range(len(daemon.folders()), count):
+        token = client.create(f"lasting-{number}")
+        client.ask({"op": "confirm", "token": token, "pid": container.pid}, fds=(container.pidfd,))
+
+
+@contextmanager
+def _asking_ps(daemon: Daemon) -> Iterator[None]:
+    """Somebody who asks `ps` again and again, and doesn't look at the answers: that would take this process's time."""
+    stop = threading.Event()
+    room = bytearray(1 << 20)
+
+    def ask() -> None:
+        while not stop.is_set():
+            with daemon.connect() as sock:
+                wire.send(sock, wire.Message({"v": 1, "op": "ps"}, b"", wire.REQUEST))
+                status, *lengths = wire.sizes(sock.recv(wire.HEADER.size, socket.MSG_WAITALL))
+                if status != wire.OK:
+                    raise SystemExit("the daemon refused to list its grants")
+                left = sum(lengths)
+                while left:
+                    left -= sock.recv_into(room, min(left, len(room)))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        asking.join()
 
 
 class Arrivals:
@@ -247,8 +283,11 @@ def main() -> int:
         print(f"{ARRIVALS} a second: ping {statistics.median(ping):.2f} ms, p99 {p99(ping):.2f} ms")
         print(f"{ARRIVALS} a second: create {statistics.median(create):.2f} ms, p99 {p99(create):.2f} ms")
     with tempfile.TemporaryDirectory(prefix="gpuportion-bench-", dir="/dev/shm") as folder:
-        few, many = beside_many(Path(folder), options.lives // 3, LIVE)
-    print(f"on {IDLE_GPUS} GPUs, beside {LIVE[0]} live ones {few:.0f} a second, beside {LIVE[1]}: {many:.0f}")
+        rates, stalls = beside_many(Path(folder), options.lives // 3, options.seconds)
+    for count, rate_beside in rates.items():
+        print(f"on {IDLE_GPUS} GPUs, beside {count} live ones {rate_beside:.0f} lives a second")
+    for count, stall in stalls.items():
+        print(f"a ping while `ps` is asked beside {count} live ones: p99 {stall:.2f} ms")
     cpu, memory = idle.measure(options.idle_seconds)
     print(f"idle beside {idle.CONTAINERS} live ones: {cpu:.2f} % of a core, {memory:.1f} MB")
     result = {
@@ -258,8 +297,8 @@ def main() -> int:
         "median_ms": round(statistics.median(create), 3),
         "ping_ms": round(statistics.median(ping), 3),
         "ping_p99_ms": round(p99(ping), 3),
-        f"grants_per_s_{LIVE[0]}_live": round(few),
-        f"grants_per_s_{LIVE[1]}_live": round(many),
+        **{f"grants_per_s_{count}_live": round(each) for count, each in rates.items()},
+        **{f"ps_stall_ms_{count}_live": round(each, 2) for count, each in stalls.items()},
         "idle_cpu_percent": round(cpu, 2),
         "rss_mb": round(memory, 1),
     }

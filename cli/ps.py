@@ -50,12 +50,20 @@ class Ps(Plain):
             if found := findings(answer.get("findings", ())):
                 print("\nWithout a grant, or beyond it:")
                 print(table.render(FINDINGS, found, FINDING_NUMBERS))
+            if more := left_out(answer):
+                print(f"\n{more}")
         return 0
 
 
 def lines(grants: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
     """The table's lines, one for each GPU of each grant."""
     return [{**_of_grant(grant), **_of_gpu(gpu)} for grant in grants for gpu in grant["gpus"]]
+
+
+def left_out(answer: dict[str, Any]) -> str:
+    """What is said of that for which one answer had no room."""
+    count = answer.get("left_out", 0)
+    return f"{count} more are not shown: one answer has no room for them." if count else ""
 
 
 def findings(found: Iterable[dict[str, Any]]) -> list[dict[str, str]]:

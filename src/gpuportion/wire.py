@@ -19,6 +19,9 @@ from typing import Any, Final
 MAGIC: Final = b"GPP1"
 HEADER: Final = struct.Struct("<4sIII")
 MAX_JSON: Final = 1 << 20
+"""Bytes of JSON in a request."""
+MAX_ANSWER: Final = 16 << 20
+"""Bytes of JSON in an answer."""
 MAX_BODY: Final = 16 << 20
 
 REQUEST: Final = 0
@@ -33,16 +36,18 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One frame. `fds` came with it or go with it; whoever takes a Message owns them."""
+    """One frame. `fds` came with it or go with it; whoever takes a Message owns them. `text`: the head as JSON, where
+    it was put together so; then `head` is not looked at."""
 
     head: dict[str, Any]
     body: bytes = b""
     status: int = OK
     fds: tuple[int, ...] = field(default=(), compare=False)
+    text: bytes = b""
 
 
 def encode(message: Message) -> bytes:
-    head = json.dumps(message.head, separators=(",", ":")).encode()
+    head = message.text or json.dumps(message.head, separators=(",", ":")).encode()
     return HEADER.pack(MAGIC, message.status, len(head), len(message.body)) + head + message.body
 
 
@@ -51,7 +56,7 @@ def sizes(header: bytes) -> tuple[int, int, int]:
     magic, status, n_head, n_body = HEADER.unpack(header)
     if magic != MAGIC:
         raise ProtocolError("not a gpuportion frame")
-    if n_head > MAX_JSON or n_body > MAX_BODY:
+    if n_head > MAX_ANSWER or n_body > MAX_BODY:
         raise ProtocolError(f"frame too large: {n_head} + {n_body} bytes")
     return status, n_head, n_body
 

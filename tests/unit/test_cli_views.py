@@ -117,6 +117,12 @@ def test_findings_have_a_line_each() -> None:
     assert (second["GRANT"], second["NAME"]) == ("none", "")
 
 
+def test_what_an_answer_had_no_room_for_is_said() -> None:
+    """Nobody shall take a part for the whole."""
+    assert ps.left_out({"left_out": 12}) == "12 more are not shown: one answer has no room for them."
+    assert ps.left_out({}) == ""
+
+
 def test_unaccounted_memory_is_said() -> None:
     """Only where there is any, which is not expected."""
     rows = [{"index": 0, "unaccounted": 0}, {"index": 3}, {"index": 2, "unaccounted": 10**9}]

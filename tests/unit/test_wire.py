@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from gpuportion import wire
-from gpuportion.wire import HEADER, MAGIC, MAX_BODY, MAX_JSON, Message, ProtocolError
+from gpuportion.wire import HEADER, MAGIC, MAX_ANSWER, MAX_BODY, Message, ProtocolError
 
 Pair = tuple[socket.socket, socket.socket]
 MESSAGE = Message({"op": "create", "name": "ü"}, b"\0body", wire.REFUSED)
@@ -87,7 +87,7 @@ def test_nothing_more_is_sent_behind_a_whole_frame(pair: Pair) -> None:
     ("header", "why"),
     [
         (HEADER.pack(b"HTTP", 0, 0, 0), "not a gpuportion frame"),
-        (HEADER.pack(MAGIC, 0, MAX_JSON + 1, 0), f"frame too large: {MAX_JSON + 1} + 0 bytes"),
+        (HEADER.pack(MAGIC, 0, MAX_ANSWER + 1, 0), f"frame too large: {MAX_ANSWER + 1} + 0 bytes"),
         (HEADER.pack(MAGIC, 0, 0, MAX_BODY + 1), f"frame too large: 0 + {MAX_BODY + 1} bytes"),
     ],
 )
@@ -99,7 +99,14 @@ def test_a_header_of_another_kind_is_refused(header: bytes, why: str) -> None:
 
 def test_the_largest_frame_is_a_frame() -> None:
     """Exactly as much as fits."""
-    assert wire.sizes(HEADER.pack(MAGIC, 0, MAX_JSON, MAX_BODY)) == (0, MAX_JSON, MAX_BODY)
+    assert wire.sizes(HEADER.pack(MAGIC, 0, MAX_ANSWER, MAX_BODY)) == (0, MAX_ANSWER, MAX_BODY)
+
+
+def test_a_head_that_is_json_already_is_sent_as_it_is() -> None:
+    """Put together elsewhere, in as many turns as that took."""
+    data = wire.encode(Message({"not": "this"}, b"body", text=b'{"grants":[]}'))
+    assert data[16:] == b'{"grants":[]}body'
+    assert wire.sizes(data[:16]) == (wire.OK, 13, 4)
 
 
 def test_an_empty_head_is_an_empty_object() -> None:
