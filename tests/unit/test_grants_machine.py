@@ -2,7 +2,7 @@
 
 Its book of what should be is its own: a container that was told "yes" twice holds its memory until it is ended, and
 nobody else does for longer than a look or a restart. A crash is an exception that nothing catches, thrown at a named
-step; what the next daemon finds is what was on the disk."""
+step; what the next daemon finds is what was on the disk. Pages of the released go when other steps let them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.rebuild import Found
 from gpuportion.allocator.store import Grant, Store
+from gpuportion.allocator.workers import Act
 from gpuportion.sizes import MIB
 
 UUID: Final = "GPU-00000000-0000-0000-0000-000000000001"
@@ -54,7 +55,8 @@ class Life(RuleBasedStateMachine):
         """Tokens whose confirm was cut short by a crash while their container lives on."""
         self.sleepers: list[Sleeper] = []
         self.grants: Grants | None = None
-        self.number = 0
+        self.beside: list[tuple[Act, Act]] = []
+        """What is to be done in another thread, and what is to follow it."""
 
     # The daemon
 
@@ -74,6 +76,7 @@ class Life(RuleBasedStateMachine):
             on_instance=lambda token: False,
         )
         self.grants.recover()
+        self.grants.beside = lambda act, then: self.beside.append((act, then))
 
     def is_over(self) -> None:
         """What a process leaves behind that ends: nothing but its files."""
@@ -81,6 +84,7 @@ class Life(RuleBasedStateMachine):
         self.hints.close()
         self.selector.close()
         self.store.close()
+        self.beside.clear()
         self.grants = None
 
     @precondition(lambda self: self.grants is None)
@@ -190,6 +194,16 @@ class Life(RuleBasedStateMachine):
         except Died:
             self.is_over()
 
+    @precondition(lambda self: bool(self.beside))
+    @rule(which=st.integers(0, 9))
+    def pages_go(self, which: int) -> None:
+        act, then = self.beside.pop(which % len(self.beside))
+        try:
+            act()
+            then()
+        except Died:
+            self.is_over()
+
     # What always holds
 
     @invariant()
@@ -221,6 +235,8 @@ class Life(RuleBasedStateMachine):
             for container, _ in self.running.values():
                 container.end()
             self.looks()
+            while self.beside:
+                self.pages_go(0)
             assert list(self.store) == [] and os.listdir(f"{self.folder}/grants") == []
         finally:
             self.clean_up()
