@@ -8,13 +8,6 @@
 #include "linear.h"
 #include "pools.h"
 #include "say.h"
-#include "session.h"
-#include "sizes.h"
-
-int gp_try(int gpu, uint64_t bytes) {
-    struct gp_ledger *ledger = gp_session();
-    return ledger && gpu >= 0 && bytes < GP_ENDLESS && gp_reserve(ledger, (unsigned)gpu, bytes) == GP_GRANTED;
-}
 
 CUresult gp_refuse(int gpu, uint64_t bytes, const char *api) {
     struct gp_ledger *ledger = gp_session();
@@ -52,10 +45,4 @@ void gp_count(int gpu, uint64_t bytes) {
     struct gp_ledger *ledger = gp_session();
     if (ledger && gpu >= 0 && bytes && bytes < GP_ENDLESS)
         gp_charge(ledger, (unsigned)gpu, bytes);
-}
-
-void gp_give_back(int gpu, uint64_t bytes) {
-    struct gp_ledger *ledger = gp_session();
-    if (ledger && gpu >= 0 && bytes)
-        gp_release(ledger, (unsigned)gpu, bytes);
 }

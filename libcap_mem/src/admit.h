@@ -2,13 +2,18 @@
 #ifndef GP_ADMIT_H
 #define GP_ADMIT_H
 #include "abi.h"
+#include "session.h"
+#include "sizes.h"
 
 /* Asks for room, and makes some where there is none (pools give back what they keep). CUDA_SUCCESS, or
  * CUDA_ERROR_OUT_OF_MEMORY after the refusal has been noted and said. `api` is the called function's name. */
 CUresult gp_admit(int gpu, uint64_t bytes, const char *api);
 
 /* The same without a last attempt and without a word: 1 when granted. */
-int gp_try(int gpu, uint64_t bytes);
+static inline int gp_try(int gpu, uint64_t bytes) {
+    struct gp_ledger *ledger = gp_session();
+    return ledger && gpu >= 0 && bytes < GP_ENDLESS && gp_reserve(ledger, (unsigned)gpu, bytes) == GP_GRANTED;
+}
 
 /* Notes and says a refusal; returns CUDA_ERROR_OUT_OF_MEMORY. */
 CUresult gp_refuse(int gpu, uint64_t bytes, const char *api);
@@ -16,6 +21,10 @@ CUresult gp_refuse(int gpu, uint64_t bytes, const char *api);
 /* Counts what exists already, limit or not. */
 void gp_count(int gpu, uint64_t bytes);
 
-void gp_give_back(int gpu, uint64_t bytes);
+static inline void gp_give_back(int gpu, uint64_t bytes) {
+    struct gp_ledger *ledger = gp_session();
+    if (ledger && gpu >= 0 && bytes)
+        gp_release(ledger, (unsigned)gpu, bytes);
+}
 
 #endif

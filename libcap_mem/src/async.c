@@ -22,7 +22,7 @@ struct request {
     int per_thread;
 };
 
-static CUresult ask_driver(const struct request *ask, int from_pool) {
+static inline CUresult ask_driver(const struct request *ask, int from_pool) {
     if (from_pool)
         return (ask->per_thread ? real_cuMemAllocFromPoolAsync_ptsz : real_cuMemAllocFromPoolAsync)(
             ask->dptr, ask->bytes, ask->pool, ask->stream);
@@ -44,12 +44,12 @@ static CUresult ask_capturing(const struct request *ask, int *capturing) {
 
 /* The legacy stream cannot be captured. It may have to wait for another's capture: then the driver refuses,
  * and nothing may be waited for. */
-static int is_legacy(const struct request *ask) {
+static inline int is_legacy(const struct request *ask) {
     return ask->stream == (CUstream)1 || (!ask->stream && !ask->per_thread);
 }
 
 /* What a request may make a pool grow by: whole chunks, and not beyond its own bound. */
-static uint64_t growth(const struct gp_pool *pool, uint64_t bytes) {
+static inline uint64_t growth(const struct gp_pool *pool, uint64_t bytes) {
     uint64_t chunks = gp_round_up(bytes, pool->chunk), most = gp_round_up(pool->largest, pool->chunk);
     if (!pool->largest || chunks >= GP_ENDLESS)
         return chunks;
@@ -57,15 +57,12 @@ static uint64_t growth(const struct gp_pool *pool, uint64_t bytes) {
     return chunks < left ? chunks : left;
 }
 
-/* Room for the growth that a request may cause, in *hold. The pool is locked, and again when this returns. */
-static int make_room(struct gp_pool *pool, const struct request *ask, uint64_t *hold) {
+/* Where there is none: what is free by now, and what pools keep. The pool is locked, and again when this
+ * returns. */
+static __attribute__((noinline)) int make_room(struct gp_pool *pool, const struct request *ask,
+                                               uint64_t *hold) {
     uint64_t used = 0;
     int capturing;
-    if (pool->largest)
-        gp_pool_refresh(pool); /* how much it may still grow, what it holds now decides */
-    *hold = growth(pool, ask->bytes);
-    if (gp_try(pool->gpu, *hold))
-        return 1;
     if (is_legacy(ask) && ask_capturing(ask, &capturing)) {
         *hold = 0; /* the driver will say no */
         return 1;
@@ -83,7 +80,15 @@ static int make_room(struct gp_pool *pool, const struct request *ask, uint64_t *
            pool->charged - used >= ask->bytes;
 }
 
-static void undo(struct gp_pool *pool, const struct request *ask) {
+/* Room for the growth that a request may cause, in *hold. */
+static inline int find_room(struct gp_pool *pool, const struct request *ask, uint64_t *hold) {
+    if (pool->largest)
+        gp_pool_refresh(pool); /* how much it may still grow, what it holds now decides */
+    *hold = growth(pool, ask->bytes);
+    return gp_try(pool->gpu, *hold) || make_room(pool, ask, hold);
+}
+
+static __attribute__((noinline)) void undo(struct gp_pool *pool, const struct request *ask) {
     (ask->per_thread ? real_cuMemFreeAsync_ptsz : real_cuMemFreeAsync)(*ask->dptr, ask->stream);
     synchronize(ask);
     gp_pool_trim(pool);
@@ -91,7 +96,7 @@ static void undo(struct gp_pool *pool, const struct request *ask) {
 }
 
 /* What a pool has reserved is a multiple of its chunk. */
-static void learn(struct gp_pool *pool, uint64_t reserved, int short_of_it) {
+static inline void learn(struct gp_pool *pool, uint64_t reserved, int short_of_it) {
     uint64_t chunk = reserved & -reserved;
     if (chunk >= GP_PAGE && chunk < GP_ENDLESS && (short_of_it || chunk < pool->chunk))
         pool->chunk = chunk;
@@ -99,7 +104,7 @@ static void learn(struct gp_pool *pool, uint64_t reserved, int short_of_it) {
 
 /* Turns the room that was held into what the pool has grown by, or shrunk since it was last asked. 0: it grew
  * beyond, and there is no room for that. */
-static int settle(struct gp_pool *pool, uint64_t hold) {
+static inline int settle(struct gp_pool *pool, uint64_t hold) {
     uint64_t covered = pool->charged + hold, reserved = covered;
     gp_pool_attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
     learn(pool, reserved, reserved > covered);
@@ -112,9 +117,9 @@ static int settle(struct gp_pool *pool, uint64_t hold) {
     return 1;
 }
 
-static CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, int from_pool) {
+static inline CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, int from_pool) {
     uint64_t hold;
-    if (!make_room(pool, ask, &hold))
+    if (!find_room(pool, ask, &hold))
         return gp_refuse(pool->gpu, ask->bytes, "cuMemAllocAsync");
     CUresult rc = ask_driver(ask, from_pool);
     int fits = settle(pool, hold);
@@ -122,10 +127,9 @@ static CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, i
         gp_pool_refresh(pool);
         return rc;
     }
-    struct gp_block block = {
-        .key = gp_key(GP_POINTER, *ask->dptr), .bytes = gp_pool_number(pool), .how = GP_OF_POOL};
+    struct gp_block block = {.key = gp_key(GP_POINTER, *ask->dptr), .bytes = pool->number, .how = GP_OF_POOL};
     if (fits && gp_blocks_put(&block)) {
-        pool->live++;
+        pool->made++;
         return rc;
     }
     undo(pool, ask);
@@ -134,7 +138,7 @@ static CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, i
 
 /* Nothing is trimmed or waited for in the middle of a capture: what has no room now is refused. The node's
  * memory is of the pool's GPU. */
-static CUresult capture(const struct request *ask, int from_pool, int gpu) {
+static __attribute__((noinline)) CUresult capture(const struct request *ask, int from_pool, int gpu) {
     const struct gp_pool *pool = from_pool ? gp_pool_of(ask->pool, gpu) : NULL;
     if (pool && pool->standing == FOREIGN)
         return ask_driver(ask, from_pool);
@@ -147,7 +151,8 @@ static CUresult capture(const struct request *ask, int from_pool, int gpu) {
     return rc;
 }
 
-static CUresult alloc(struct request *ask) {
+/* Four functions, each of one piece. */
+static inline __attribute__((always_inline)) CUresult alloc(struct request *ask) {
     struct gp_place at;
     int from_pool = ask->pool != NULL, capturing = 0;
     CUresult rc = gp_here(&at);
@@ -183,18 +188,28 @@ GP_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytes,
     return alloc(&(struct request){dptr, bytes, pool, stream, 1});
 }
 
-static CUresult free_async(CUdeviceptr dptr, CUstream stream, CUresult (*driver_frees)(CUdeviceptr, CUstream),
-                           CUresult (*driver_synchronizes)(CUstream)) {
-    struct gp_freed freed;
-    gp_free_begins(&freed, dptr);
-    CUresult rc = driver_frees(dptr, stream);
-    /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there,
-     * where pools shrink. */
-    if (!rc && gp_free_is_plain(&freed)) {
+/* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there,
+ * where pools shrink. */
+static __attribute__((noinline)) CUresult end_other(const struct gp_freed *freed, CUresult rc,
+                                                    CUstream stream,
+                                                    CUresult (*driver_synchronizes)(CUstream)) {
+    if (!rc && gp_free_is_plain(freed)) {
         driver_synchronizes(stream);
         gp_pools_refresh();
     }
-    gp_free_ends(&freed, rc, 1);
+    gp_free_ends(freed, rc, 1);
+    return rc;
+}
+
+static inline CUresult free_async(CUdeviceptr dptr, CUstream stream,
+                                  CUresult (*driver_frees)(CUdeviceptr, CUstream),
+                                  CUresult (*driver_synchronizes)(CUstream)) {
+    struct gp_freed freed;
+    gp_free_begins(&freed, dptr);
+    CUresult rc = driver_frees(dptr, stream);
+    if (rc || !freed.known || freed.block.how != GP_OF_POOL)
+        return end_other(&freed, rc, stream, driver_synchronizes);
+    gp_pools_freed(&freed.block, 1);
     return rc;
 }
 

@@ -136,11 +136,13 @@ struct gp_own *gp_cell_claim(struct gp_ledger *ledger) {
     return own;
 }
 
-int gp_cell_intact(const struct gp_ledger *ledger, const struct gp_own *own, unsigned lane, unsigned gpu) {
-    const gp_ledger_gpu *block = &ledger->file->gpu[gpu];
-    return GP_LOAD(ledger->file->cell[own->cell].generation) == own->generation &&
-           GP_LOAD(block->share[own->cell].voided) < own->generation &&
-           GP_LOAD(block->lane[own->cell][lane].done) == own->lane[lane].state[gpu].done;
+inline int gp_seat_intact(struct gp_seat seat, uint64_t generation) {
+    return GP_LOAD(*seat.generation) == generation && GP_LOAD(*seat.voided) < generation &&
+           GP_LOAD(seat.at->done) == seat.state->done;
+}
+
+int gp_cell_intact(const struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu) {
+    return gp_seat_intact(gp_seat_of(ledger, own, lane, gpu), own->generation);
 }
 
 /* The old descriptor stays open: by now its number may belong to another file. */
@@ -171,12 +173,12 @@ void gp_cell_sweep(gp_ledger_file *file, gp_ledger_gpu *gpu, int fd, unsigned ex
     }
 }
 
-unsigned gp_lane_of_thread(void) {
+inline unsigned gp_lane_of_thread(void) {
     uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
     return ((uint32_t)(stack >> 16) * 0x9E3779B1u >> 24) % GP_LANES;
 }
 
-int gp_lane_try(struct gp_own *own, unsigned lane) {
+inline int gp_lane_try(struct gp_own *own, unsigned lane) {
     return !GP_LOAD(own->lane[lane].busy) && !GP_SWAP(own->lane[lane].busy, 1);
 }
 
@@ -188,6 +190,6 @@ int gp_lane_enter(struct gp_own *own) {
     return -1;
 }
 
-void gp_lane_leave(struct gp_own *own, unsigned lane) {
+inline void gp_lane_leave(struct gp_own *own, unsigned lane) {
     GP_STORE(own->lane[lane].busy, 0);
 }

@@ -27,6 +27,36 @@ struct gp_own {
     struct gp_own_lane lane[GP_LANES];
 };
 
+/* Has a pointer computed once. Compilers see that its parts are common to several, and add them up anew at
+ * every use. */
+#define GP_WHOLE(pointer) __asm__("" : "+r"(pointer))
+
+/* A lane of ours on one GPU: where its parts lie, here and in the file. Found once a call, before the first
+ * look at anything shared. */
+struct gp_seat {
+    gp_ledger_gpu *block;
+    gp_lane *at;
+    struct gp_lane_state *state;
+    const uint64_t *generation, *voided; /* of the cell */
+};
+
+static inline struct gp_seat gp_seat_of(const struct gp_ledger *ledger, struct gp_own *own, unsigned lane,
+                                        unsigned gpu) {
+    gp_ledger_file *file = ledger->file;
+    gp_ledger_gpu *block = &file->gpu[gpu];
+    unsigned cell = own->cell;
+    gp_lane *at = &block->lane[cell][lane];
+    struct gp_lane_state *state = &own->lane[lane].state[gpu];
+    GP_WHOLE(at);
+    GP_WHOLE(state);
+    GP_WHOLE(block);
+    return (struct gp_seat){.block = block,
+                            .at = at,
+                            .state = state,
+                            .generation = &file->cell[cell].generation,
+                            .voided = &block->share[cell].voided};
+}
+
 /* What this process has, made if need be. NULL: none to be had, ledger->problem says why. */
 struct gp_own *gp_cell_claim(struct gp_ledger *ledger);
 
@@ -35,7 +65,10 @@ struct gp_own *gp_cell_claim(struct gp_ledger *ledger);
 struct gp_own *gp_cell_peek(const struct gp_ledger *ledger);
 
 /* Whether the cell is still ours, and the lane on this GPU as we left it. */
-int gp_cell_intact(const struct gp_ledger *ledger, const struct gp_own *own, unsigned lane, unsigned gpu);
+int gp_cell_intact(const struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu);
+
+/* The same for who is in the lane. `generation`: of our cell. */
+int gp_seat_intact(struct gp_seat seat, uint64_t generation);
 
 /* It was not: what we hold is carried to another cell by the next claim. */
 void gp_cell_lose(struct gp_ledger *ledger, struct gp_own *own);

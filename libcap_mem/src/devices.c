@@ -10,18 +10,10 @@
 #include "raw.h"
 #include "sizes.h"
 
-enum { ORDINALS = 64 };
+void *gp_ordinals;
 
-/* Index into the policy plus 2, so that 0 is "not looked up yet" and 1 "a stranger". A child may see other
- * devices. */
-struct ordinals {
-    uint8_t known[ORDINALS];
-    uint64_t page[GP_MAX_GPUS];
-};
-
-static struct ordinals *ordinals(void) {
-    static void *memory;
-    return gp_own_memory(&memory, sizeof(struct ordinals));
+static struct gp_ordinals *ordinals(void) {
+    return gp_own_memory(&gp_ordinals, sizeof(struct gp_ordinals));
 }
 
 static uint64_t granularity(CUdevice device) {
@@ -30,12 +22,6 @@ static uint64_t granularity(CUdevice device) {
     size_t bytes = 0;
     CUresult rc = real_cuMemGetAllocationGranularity(&bytes, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
     return rc || bytes < GP_PAGE || bytes > GP_LARGEST_PAGE ? GP_PAGE : bytes;
-}
-
-uint64_t gp_page(int gpu) {
-    struct ordinals *own = ordinals();
-    uint64_t bytes = own && gpu >= 0 ? __atomic_load_n(&own->page[gpu], __ATOMIC_RELAXED) : 0;
-    return bytes ? bytes : GP_PAGE;
 }
 
 static int look_up(CUdevice device) {
@@ -51,8 +37,8 @@ static int look_up(CUdevice device) {
 }
 
 int gp_gpu_of(CUdevice device) {
-    struct ordinals *own = ordinals();
-    if (!own || device < 0 || device >= ORDINALS)
+    struct gp_ordinals *own = ordinals();
+    if (!own || device < 0 || device >= GP_ORDINALS)
         return look_up(device);
     uint8_t known = __atomic_load_n(&own->known[device], __ATOMIC_RELAXED);
     if (!known) {
@@ -69,8 +55,8 @@ int gp_gpu_of(CUdevice device) {
 }
 
 CUdevice gp_device_of(int gpu) {
-    struct ordinals *own = ordinals();
-    for (CUdevice device = 0; own && device < ORDINALS; device++)
+    struct gp_ordinals *own = ordinals();
+    for (CUdevice device = 0; own && device < GP_ORDINALS; device++)
         if (__atomic_load_n(&own->known[device], __ATOMIC_RELAXED) == gpu + 2)
             return device;
     return 0;

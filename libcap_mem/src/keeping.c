@@ -6,40 +6,39 @@
 #include "shared_word.h"
 
 /* 1: the total, which all that is kept is part of, was within the limit at one moment. */
-static int within_limit(const struct gp_ledger *ledger, unsigned gpu) {
-    const gp_ledger_gpu *block = &ledger->file->gpu[gpu];
+static inline int within_limit(const gp_ledger_gpu *block, const gp_policy_gpu *policy) {
     uint64_t tag = GP_LOAD(block->total.tag), used = GP_LOAD(block->total.used);
-    return gp_fits(used, 0, gp_limit(ledger, gpu)) && GP_LOAD(block->total.tag) == tag;
+    return gp_fits(used, 0, GP_LOAD(policy->limit)) && GP_LOAD(block->total.tag) == tag;
 }
 
 /* Siblings peek at it without the lane. */
-static void note_held(struct gp_lane_state *state, uint64_t held) {
+static inline void note_held(struct gp_lane_state *state, uint64_t held) {
     __atomic_store_n(&state->held, held, __ATOMIC_RELAXED);
 }
 
-int gp_take_kept(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu, uint64_t bytes,
-                 int obey) {
-    gp_lane *at = &ledger->file->gpu[gpu].lane[own->cell][lane];
-    struct gp_lane_state *state = &own->lane[lane].state[gpu];
-    uint64_t word = GP_LOAD(at->kept);
+inline int gp_take_kept(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,
+                        uint64_t bytes, int obey) {
+    const gp_policy_gpu *policy = &ledger->policy->gpu[gpu];
+    struct gp_seat seat = gp_seat_of(ledger, own, lane, gpu);
+    uint64_t generation = own->generation, word = GP_LOAD(seat.at->kept);
     if (!gp_is_open(word) || bytes % GP_KEPT_UNIT || gp_kept(word) < bytes ||
-        !gp_cell_intact(ledger, own, lane, gpu) || (obey && !within_limit(ledger, gpu)) ||
-        !GP_CAS(at->kept, word, word - bytes / GP_KEPT_UNIT))
+        !gp_seat_intact(seat, generation) || (obey && !within_limit(seat.block, policy)) ||
+        !GP_CAS(seat.at->kept, word, word - bytes / GP_KEPT_UNIT))
         return 0;
-    note_held(state, state->held + bytes);
+    note_held(seat.state, seat.state->held + bytes);
     return 1;
 }
 
 /* What the lane was drained of counts until its next change, and open means that there was one since. */
-int gp_keep(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu, uint64_t bytes) {
-    gp_lane *at = &ledger->file->gpu[gpu].lane[own->cell][lane];
-    struct gp_lane_state *state = &own->lane[lane].state[gpu];
-    uint64_t word = GP_LOAD(at->kept), kept = gp_kept(word) + bytes;
+inline int gp_keep(struct gp_ledger *ledger, struct gp_own *own, unsigned lane, unsigned gpu,
+                   uint64_t bytes) {
+    struct gp_seat seat = gp_seat_of(ledger, own, lane, gpu);
+    uint64_t generation = own->generation, word = GP_LOAD(seat.at->kept), kept = gp_kept(word) + bytes;
     if (!gp_is_open(word) || bytes % GP_KEPT_UNIT || kept > GP_KEPT_MOST ||
-        !gp_cell_intact(ledger, own, lane, gpu) ||
-        !GP_CAS(at->kept, word, gp_word_keeping(kept, state->done)))
+        !gp_seat_intact(seat, generation) ||
+        !GP_CAS(seat.at->kept, word, gp_word_keeping(kept, seat.state->done)))
         return 0;
-    note_held(state, state->held - bytes);
+    note_held(seat.state, seat.state->held - bytes);
     return 1;
 }
 

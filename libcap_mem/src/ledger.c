@@ -118,7 +118,8 @@ static enum gp_verdict failed(struct gp_ledger *ledger, const char *problem) {
     return GP_FAILED;
 }
 
-static enum gp_verdict take(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes, int obey) {
+static __attribute__((noinline)) enum gp_verdict take(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes,
+                                                      int obey) {
     if (gpu >= ledger->gpus)
         return failed(ledger, NO_SUCH_GPU);
     if (bytes >> 62) /* more than any machine has; keeps sums from wrapping */
@@ -139,8 +140,22 @@ static enum gp_verdict take(struct gp_ledger *ledger, unsigned gpu, uint64_t byt
     return failed(ledger, STARVED);
 }
 
+/* As a rule the thread's own lane keeps enough. 0: the long way is to decide. */
+static inline int take_at_once(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
+    struct gp_own *own = ledger->own;
+    if (gpu >= ledger->gpus || ledger->ask_pid || GP_LOAD(own->state) != GP_CELL_READY ||
+        gp_unseen_news(ledger, own, gpu))
+        return 0;
+    unsigned lane = gp_lane_of_thread();
+    if (!gp_lane_try(own, lane))
+        return 0;
+    int granted = GP_LOAD(own->state) == GP_CELL_READY && gp_take_kept(ledger, own, lane, gpu, bytes, 1);
+    gp_lane_leave(own, lane);
+    return granted;
+}
+
 enum gp_verdict gp_reserve(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
-    return take(ledger, gpu, bytes, 1);
+    return __builtin_expect(take_at_once(ledger, gpu, bytes), 1) ? GP_GRANTED : take(ledger, gpu, bytes, 1);
 }
 
 enum gp_verdict gp_charge(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
@@ -201,7 +216,7 @@ static enum outcome shrink_around(struct gp_ledger *ledger, struct gp_own *own, 
     return found;
 }
 
-void gp_release(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
+static __attribute__((noinline)) void release(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
     struct gp_own *own = gpu < ledger->gpus ? gp_cell_peek(ledger) : 0;
     for (int round = 0, dry = 0; own && bytes && dry < DRY_ROUNDS && round < GP_ROUNDS; round++) {
         enum outcome outcome = shrink_around(ledger, own, gpu, &bytes);
@@ -213,6 +228,25 @@ void gp_release(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
             gp_cell_lose(ledger, own);
         own = gp_cell_claim(ledger);
     }
+}
+
+/* As a rule the thread's own lane keeps all of it. */
+static inline int keep_at_once(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
+    struct gp_own *own = ledger->own;
+    if (gpu >= ledger->gpus || ledger->ask_pid)
+        return 0;
+    unsigned lane = gp_lane_of_thread();
+    if (!gp_lane_try(own, lane))
+        return 0;
+    int kept = GP_LOAD(own->state) == GP_CELL_READY && own->lane[lane].state[gpu].held >= bytes &&
+               gp_keep(ledger, own, lane, gpu, bytes);
+    gp_lane_leave(own, lane);
+    return kept;
+}
+
+void gp_release(struct gp_ledger *ledger, unsigned gpu, uint64_t bytes) {
+    if (!__builtin_expect(keep_at_once(ledger, gpu, bytes), 1))
+        release(ledger, gpu, bytes);
 }
 
 uint64_t gp_own(const struct gp_ledger *ledger, unsigned gpu) {

@@ -19,7 +19,6 @@
 #include "hooks.h"
 #include "pools.h"
 #include "raw.h"
-#include "region.h"
 #include "sizes.h"
 
 enum { LOOKS = 8, LARGEST_SLAB = 16 << 20 };
@@ -289,15 +288,6 @@ GP_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned *pitch, unsign
         return rc;
     rc = real_cuMemAllocPitch(dptr, pitch, width, height, element);
     return settle_v1(rc, &held, dptr, rc ? 0 : gp_times(*pitch, height));
-}
-
-/* A small block has no entry of its own: its address names its slab. The entry of another goes before the
- * driver frees, since another thread may be given the same address at once; the charge goes after, since
- * until then the memory is taken. Pointers that we do not know (of an IPC import, say) are the driver's
- * business. */
-void gp_free_begins(struct gp_freed *freed, uint64_t address) {
-    freed->address = address;
-    freed->known = gp_blocks_take(gp_key(GP_POINTER, address), &freed->block);
 }
 
 void gp_free_ends(const struct gp_freed *freed, CUresult rc, int stream_ordered) {

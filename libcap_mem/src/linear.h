@@ -14,7 +14,14 @@ struct gp_freed {
     int known; /* 0: a small block, or none of ours */
 };
 
-void gp_free_begins(struct gp_freed *freed, uint64_t address);
+/* The entry goes before the driver frees, since another thread may be given the same address at once; the
+ * charge goes after, since until then the memory is taken. A small block has no entry of its own: its address
+ * names its slab. Pointers that we do not know (of an IPC import, say) are the driver's business. */
+static inline void gp_free_begins(struct gp_freed *freed, uint64_t address) {
+    freed->address = address;
+    freed->known = gp_blocks_take(gp_key(GP_POINTER, address), &freed->block);
+}
+
 void gp_free_ends(const struct gp_freed *freed, CUresult rc, int stream_ordered);
 
 /* Whether it is cuMemAlloc's, not a pool's. */

@@ -8,10 +8,7 @@
 #include "policy_path.h"
 #include "raw.h"
 
-enum state { UNTRIED, OPEN, FAILED };
-
-static struct gp_ledger ledger;
-static uint32_t state;
+struct gp_account gp_account;
 static int opener; /* pid of who is at it, or 0: a child forked in the middle starts over */
 static const char *problem = "there is no policy for this container";
 static const char not_yours[] = "the account of this portion is another user's, who asked for it; run "
@@ -25,31 +22,27 @@ static int is_contained(const gp_policy *policy) {
 static void open_account(void) {
     int saved = errno;
     const gp_policy *policy = gp_policy_here();
-    int failed = !policy || gp_ledger_attach(&ledger, policy->ledger, policy->gpus, policy);
+    int failed = !policy || gp_ledger_attach(&gp_account.ledger, policy->ledger, policy->gpus, policy);
     if (failed && policy)
         problem =
             errno == EACCES && !is_contained(policy) ? not_yours : "this container's ledger cannot be opened";
     errno = saved;
-    __atomic_store_n(&state, failed ? FAILED : OPEN, __ATOMIC_RELEASE);
+    __atomic_store_n(&gp_account.state, failed ? GP_UNUSABLE : GP_OPEN, __ATOMIC_RELEASE);
 }
 
-static struct gp_ledger *first(void) {
+struct gp_ledger *gp_session_first(void) {
     int me = gp_getpid();
-    for (uint32_t seen; (seen = __atomic_load_n(&state, __ATOMIC_ACQUIRE)) == UNTRIED;) {
+    for (uint32_t seen; (seen = __atomic_load_n(&gp_account.state, __ATOMIC_ACQUIRE)) == GP_UNTRIED;) {
         int who = __atomic_load_n(&opener, __ATOMIC_RELAXED);
         if (who == me)
             gp_yield();
         else if (__atomic_compare_exchange_n(&opener, &who, me, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             open_account();
     }
-    return state == OPEN ? &ledger : NULL;
-}
-
-struct gp_ledger *gp_session(void) {
-    return __builtin_expect(__atomic_load_n(&state, __ATOMIC_ACQUIRE) == OPEN, 1) ? &ledger : first();
+    return gp_account.state == GP_OPEN ? &gp_account.ledger : NULL;
 }
 
 const char *gp_session_problem(void) {
-    uint32_t seen = __atomic_load_n(&state, __ATOMIC_ACQUIRE);
-    return seen == OPEN ? gp_ledger_problem(&ledger) : problem;
+    uint32_t seen = __atomic_load_n(&gp_account.state, __ATOMIC_ACQUIRE);
+    return seen == GP_OPEN ? gp_ledger_problem(&gp_account.ledger) : problem;
 }

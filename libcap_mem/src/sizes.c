@@ -9,10 +9,6 @@ enum {
     ARRAY_PAGE = 64 << 10,
 };
 
-uint64_t gp_round_up(uint64_t bytes, uint64_t multiple) {
-    return bytes >= GP_ENDLESS ? GP_ENDLESS : (bytes + multiple - 1) / multiple * multiple;
-}
-
 uint64_t gp_times(uint64_t a, uint64_t b) {
     uint64_t product;
     return __builtin_mul_overflow(a, b, &product) || product > GP_ENDLESS ? GP_ENDLESS : product;

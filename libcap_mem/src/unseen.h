@@ -18,10 +18,15 @@ static inline uint64_t gp_unseen_said(const struct gp_ledger *ledger, const stru
 
 void gp_unseen_charge(struct gp_ledger *ledger, struct gp_own *own, unsigned gpu);
 
+/* 1: it says something that was not done yet. */
+static inline int gp_unseen_news(const struct gp_ledger *ledger, const struct gp_own *own, unsigned gpu) {
+    return __builtin_expect(
+        gp_unseen_said(ledger, own, gpu) != __atomic_load_n(&own->heeded[gpu], __ATOMIC_RELAXED), 0);
+}
+
 /* Does what the policy says, if it says something new. */
 static inline void gp_unseen_heed(struct gp_ledger *ledger, struct gp_own *own, unsigned gpu) {
-    if (__builtin_expect(
-            gp_unseen_said(ledger, own, gpu) != __atomic_load_n(&own->heeded[gpu], __ATOMIC_RELAXED), 0))
+    if (gp_unseen_news(ledger, own, gpu))
         gp_unseen_charge(ledger, own, gpu);
 }
 

@@ -162,7 +162,7 @@ SEEDS: Final = (
     Seed(
         "the limit is not asked where something is kept",
         "keeping",
-        "(obey && !within_limit(ledger, gpu)) ||",
+        "(obey && !within_limit(seat.block, policy)) ||",
         "",
     ),
     Seed(
@@ -182,7 +182,7 @@ SEEDS: Final = (
         "total",
         "if (GP_LOAD(total->tag) == tag && !gp_is_open(word) && gp_kept(word))",
         "if (!gp_is_open(word) && gp_kept(word))",
-        ("keeping", "20001", "20000", "3000"),
+        ("keeping", "7", "20000", "3000"),
     ),
     Seed(
         "a lane is opened after the change, not before",
