@@ -58,7 +58,7 @@ set(common_sources src/policy_path.c src/say.c src/session.c src/slots.c)
 
 add_guest(cap_mem libcap_mem libcuda.so.1 hooks.def symbols/cuda.txt
   ${common_sources} src/slots_cuda.c src/admit.c src/arrays.c src/async.c src/blocks.c src/contexts.c src/devices.c
-  src/endpoints.c src/graphs.c src/init.c src/context_limits.c src/linear.c src/multicast.c src/pools.c src/procaddress.c src/report.c src/sizes.c src/vmm.c)
+  src/endpoints.c src/graphs.c src/init.c src/context_limits.c src/linear.c src/lock.c src/multicast.c src/pools.c src/procaddress.c src/report.c src/sizes.c src/vmm.c)
 add_guest(cap_nvml libcap_nvml libnvidia-ml.so.1 nvml.def symbols/nvml.txt
   ${common_sources} src/slots_nvml.c src/nvml_memory.c src/nvml_processes.c src/nvml_samples.c)
 

@@ -8,12 +8,13 @@
 #include "contexts.h"
 #include "devices.h"
 #include "hooks.h"
+#include "lock.h"
 #include "raw.h"
 #include "region.h"
 #include "sizes.h"
 
 struct own {
-    uint32_t lock;
+    struct gp_lock lock;
     uint64_t small[GP_MAX_GPUS];   /* bytes of small arrays */
     uint64_t charged[GP_MAX_GPUS]; /* for them */
 };

@@ -11,6 +11,7 @@
 #include "devices.h"
 #include "hooks.h"
 #include "linear.h"
+#include "lock.h"
 #include "policy_path.h"
 #include "pools.h"
 #include "raw.h"
@@ -20,7 +21,7 @@ enum { REMEMBERED = 16, MADE = 1 };
 /* The last contexts met, each in one word that needs no lock: address << 16 | ordinal << 8 | GPU + 1. */
 struct own {
     uint64_t met[REMEMBERED];
-    uint32_t primary;  /* held while the primary context is made or ended */
+    struct gp_lock primary; /* held while the primary context is made or ended */
     uint32_t attached; /* cuCtxAttach was called: whether a detach ends a context is not known any more */
 };
 

@@ -88,8 +88,11 @@ static inline void gp_unmap(void *at, size_t bytes) {
 
 /* Memory that a forked child finds zeroed: what this process holds in the driver is not its child's. Made
  * once, by whichever thread comes first; NULL when there is none to be had. */
-static __attribute__((noinline, unused)) void *gp_make_own_memory(void **where, size_t bytes) {
-    void *at = NULL, *made = gp_map(bytes);
+static inline void *gp_own_memory(void **where, size_t bytes) {
+    void *at = __atomic_load_n(where, __ATOMIC_ACQUIRE);
+    if (__builtin_expect(at != NULL, 1))
+        return at;
+    void *made = gp_map(bytes);
     if (!made)
         return NULL;
     gp_syscall(SYS_madvise, (long)made, (long)bytes, MADV_WIPEONFORK, 0, 0, 0);
@@ -97,36 +100,6 @@ static __attribute__((noinline, unused)) void *gp_make_own_memory(void **where, 
         return made;
     gp_unmap(made, bytes);
     return at;
-}
-
-static inline void *gp_own_memory(void **where, size_t bytes) {
-    void *at = __atomic_load_n(where, __ATOMIC_ACQUIRE);
-    return __builtin_expect(at != NULL, 1) ? at : gp_make_own_memory(where, bytes);
-}
-
-/* Waits for who has a lock: a while awake, then asleep. The making of a context takes a good part of a
- * second, and a yield does not let those of lower priority go on, whom a real-time thread may be waiting for.
- */
-static inline void gp_wait(unsigned tries) {
-    const struct timespec short_sleep = {0, 50000};
-    if (tries > 300)
-        gp_syscall(SYS_nanosleep, (long)&short_sleep, 0, 0, 0, 0, 0);
-    else if (tries > 100)
-        gp_yield();
-}
-
-/* A lock, for a few instructions as a rule. It lies in memory that a fork wipes, so that a child never finds
- * it taken by a thread that it does not have. */
-static __attribute__((noinline, unused)) void gp_lock_taken(uint32_t *lock) {
-    for (unsigned tries = 0; __atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE); tries++)
-        gp_wait(tries);
-}
-static inline void gp_lock(uint32_t *lock) {
-    if (__builtin_expect(__atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE), 0))
-        gp_lock_taken(lock);
-}
-static inline void gp_unlock(uint32_t *lock) {
-    __atomic_store_n(lock, 0, __ATOMIC_RELEASE);
 }
 
 #endif

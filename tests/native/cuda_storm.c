@@ -8,9 +8,10 @@
  *
  * In a free phase every thread allocates and frees blocks of random size, and after each grant looks whether
  * the GPU has more than LIMIT: only where nobody is killed is that total exact, so 0 says not to look. In the
- * rounds every thread asks once for `place` bytes, round by round, and they wait for each other asleep, so
- * that hundreds of them on few cores leave these to whoever asks. In a storm the process forks as well: its
- * children hold its descriptors for a while.
+ * phase of pools, they are all of the one pool that the threads of a process share. In the rounds every
+ * thread asks once for `place` bytes, round by round, and they wait for each other asleep, so that hundreds
+ * of them on few cores leave these to whoever asks. In a storm the process forks as well: its children hold
+ * its descriptors for a while.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,7 +29,7 @@
 
 #include "thread_delay.h"
 
-enum { FREE, ROUNDS, STORM, PROBE, OVER, WAIT };
+enum { FREE, ROUNDS, STORM, PROBE, OVER, WAIT, POOL };
 enum { OUT_OF_MEMORY = 2, HELD = 4, UNIT = 64 << 10, MOST = 512 };
 
 static struct page {
@@ -105,15 +106,16 @@ static void fork_for_a_while(void) {
     page->forks += child > 0;
 }
 
-static void fight(uint64_t held[HELD], unsigned *dice, int storm) {
+static void fight(uint64_t held[HELD], unsigned *dice, uint32_t phase) {
     static const size_t sizes[] = {256, 100000, 1 << 20, 3 << 20, 16 << 20, 40 << 20};
     uint64_t *at = &held[rand_r(dice) % HELD];
     if (*at && cu.drop(*at))
         page->strange = 1;
     *at = 0;
     size_t size = sizes[(unsigned)rand_r(dice) % (sizeof sizes / sizeof *sizes)];
-    judge(rand_r(dice) % 5 ? cu.alloc(at, size) : cu.alloc_async(at, size, NULL));
-    if (storm && rand_r(dice) % 64 == 0)
+    int ordered = phase == POOL || rand_r(dice) % 5 == 0;
+    judge(ordered ? cu.alloc_async(at, size, NULL) : cu.alloc(at, size));
+    if (phase == STORM && rand_r(dice) % 64 == 0)
         fork_for_a_while();
 }
 
@@ -187,7 +189,7 @@ static void *thread(void *which) {
         else if (phase == PROBE)
             probe();
         else {
-            fight(held, &dice, phase == STORM);
+            fight(held, &dice, phase);
             ++*calls;
         }
     }

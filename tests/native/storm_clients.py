@@ -18,7 +18,7 @@ from tests.native.capped import Grant, Simulated
 from tests.native.storm_record import Record
 from tests.simgpu.driver import OUT, SUCCESS, Driver
 
-FREE, ROUNDS, STORM, PROBE, OVER, WAIT = range(6)
+FREE, ROUNDS, STORM, PROBE, OVER, WAIT, POOL = range(7)
 WORDS: Final = [
     *("phase", "turn", "seed", "ready", "arrived", "place", "rounds", "round", "winners", "wrong"),
     *("grants", "refusals", "over", "strange", "forks", "slowest"),

@@ -19,7 +19,7 @@ from gpuportion.allocator import pages
 from gpuportion.simgpu import state
 from tests.native import capped, storm_record
 from tests.native.ledger_build import FLAGS, call, have_compiler
-from tests.native.storm_clients import FREE, PROBE, ROUNDS, STORM, WAIT, Storm
+from tests.native.storm_clients import FREE, POOL, PROBE, ROUNDS, STORM, WAIT, Storm
 from tests.native.storm_record import LONG
 from tests.simgpu.driver import MIB, OUT, OUT_OF_MEMORY, SUCCESS, Driver
 
@@ -78,6 +78,18 @@ def test_a_race_at_the_edge_of_a_grant(storm: Storm) -> None:
         assert (page["over"], page["strange"], page["wrong"]) == (0, 0, 0)
         storm.end()
         storm.nothing_is_left()
+
+
+def test_threads_that_share_a_pool_all_get_their_turns(storm: Storm) -> None:
+    """However many more of them there are than processors: none is kept out by one that comes again at once."""
+    page, threads = storm.page, 16 * 8
+    page["phase"] = WAIT
+    for _ in range(16):
+        storm.start(8, look=True)
+    storm.until(lambda: page["ready"] == threads)
+    page["phase"] = POOL
+    storm.until(lambda: min(page.calls(0, threads)) >= 20)
+    assert (page["over"], page["strange"]) == (0, 0)
 
 
 @pytest.mark.timeout(1500 if LONG else 200)
