@@ -13,9 +13,9 @@ enum { SHARDS = 64, SMALLEST = 128, BATCH = 64 };
 
 struct shard {
     struct gp_lock lock;
-    uint32_t count;
-    uint64_t mask; /* slots - 1; 0: none yet */
-    struct gp_block *slot;
+    uint64_t room;          /* for so many blocks more, before it is two thirds full */
+    uint64_t mask;          /* slots - 1 */
+    struct gp_block *slot;  /* NULL: none yet */
     uint8_t alone[64 - 32]; /* a cache line each */
 };
 
@@ -27,97 +27,105 @@ static struct shard *shards(void) {
 }
 
 /* Pointers are aligned, so their low bits say nothing: a multiplication brings all of them into the high
- * ones. */
-static uint64_t hash(uint64_t key) {
+ * ones. The highest six name the shard, others the slot in it. */
+static inline uint64_t hash(uint64_t key) {
     key ^= key >> 32;
     return key * 0x9e3779b97f4a7c15u;
 }
 
-static struct shard *shard_of(uint64_t key) {
+/* The shard of what has this hash, locked; NULL: no memory. */
+static inline struct shard *enter(uint64_t hashed) {
     struct shard *all = shards();
     if (!all)
         return NULL;
-    struct shard *shard = &all[hash(key) >> 58];
+    struct shard *shard = &all[hashed >> 58];
     gp_lock(&shard->lock);
     return shard;
 }
 
-static uint64_t home(const struct shard *shard, uint64_t key) {
-    return hash(key) >> 20 & shard->mask;
+static inline uint64_t home(const struct shard *shard, uint64_t hashed) {
+    return hashed >> 20 & shard->mask;
 }
 
 /* Where the key is, or the empty slot where it would be. Needs slots, and one of them empty. */
-static uint64_t find(const struct shard *shard, uint64_t key) {
-    uint64_t at = home(shard, key);
-    while (shard->slot[at].key && shard->slot[at].key != key)
-        at = (at + 1) & shard->mask;
-    return at;
+static inline struct gp_block *find(const struct shard *shard, uint64_t key, uint64_t hashed) {
+    struct gp_block *slots = shard->slot;
+    uint64_t mask = shard->mask, at = hashed >> 20 & mask;
+    while (slots[at].key && slots[at].key != key)
+        at = (at + 1) & mask;
+    return &slots[at];
 }
 
-static struct gp_block *seen(const struct shard *shard, uint64_t key) {
-    if (!shard->mask)
-        return NULL;
-    struct gp_block *block = &shard->slot[find(shard, key)];
-    return block->key ? block : NULL;
+static inline struct gp_block *seen(const struct shard *shard, uint64_t key, uint64_t hashed) {
+    struct gp_block *block = shard->slot ? find(shard, key, hashed) : NULL;
+    return block && block->key ? block : NULL;
 }
 
-static int grow(struct shard *shard) {
-    uint64_t slots = shard->mask ? 2 * (shard->mask + 1) : SMALLEST;
+/* Twice as many slots, of which two thirds may be filled. */
+static __attribute__((noinline)) int grow(struct shard *shard) {
+    uint64_t had = shard->slot ? shard->mask + 1 : 0, slots = had ? 2 * had : SMALLEST;
     struct shard larger = {.mask = slots - 1, .slot = gp_map(slots * sizeof(struct gp_block))};
     if (!larger.slot)
         return 0;
-    if (shard->mask) {
-        for (uint64_t i = 0; i <= shard->mask; i++)
-            if (shard->slot[i].key)
-                larger.slot[find(&larger, shard->slot[i].key)] = shard->slot[i];
-        gp_unmap(shard->slot, (shard->mask + 1) * sizeof(struct gp_block));
-    }
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < had; i++)
+        if (shard->slot[i].key) {
+            *find(&larger, shard->slot[i].key, hash(shard->slot[i].key)) = shard->slot[i];
+            count++;
+        }
+    if (had)
+        gp_unmap(shard->slot, had * sizeof(struct gp_block));
+    shard->room = 2 * slots / 3 - count;
     shard->mask = larger.mask;
     shard->slot = larger.slot;
     return 1;
 }
 
-/* The slot for a key, which may be empty; NULL when there is no memory for one more. At most two thirds full.
- */
-static struct gp_block *slot_for(struct shard *shard, uint64_t key) {
-    struct gp_block *known = seen(shard, key);
-    if (known)
-        return known;
-    if ((!shard->mask || 3 * (uint64_t)(shard->count + 1) > 2 * (shard->mask + 1)) && !grow(shard))
-        return NULL;
-    shard->count++;
-    return &shard->slot[find(shard, key)];
+/* The slot for a key, which may be empty; NULL when there is no memory for one more. */
+static inline struct gp_block *slot_for(struct shard *shard, uint64_t key, uint64_t hashed) {
+    struct gp_block *slot = shard->slot ? find(shard, key, hashed) : NULL;
+    if (slot && slot->key)
+        return slot;
+    if (__builtin_expect(!shard->room, 0)) {
+        if (!grow(shard))
+            return NULL;
+        slot = find(shard, key, hashed);
+    }
+    shard->room--;
+    return slot;
 }
 
-static void erase(struct shard *shard, struct gp_block *block) {
+static inline void erase(struct shard *shard, struct gp_block *block) {
     uint64_t hole = (uint64_t)(block - shard->slot);
     for (uint64_t at = (hole + 1) & shard->mask; shard->slot[at].key; at = (at + 1) & shard->mask) {
-        uint64_t wanted = home(shard, shard->slot[at].key);
+        uint64_t wanted = home(shard, hash(shard->slot[at].key));
         if (((at - wanted) & shard->mask) < ((at - hole) & shard->mask))
             continue; /* would come before its home */
         shard->slot[hole] = shard->slot[at];
         hole = at;
     }
     shard->slot[hole].key = 0;
-    shard->count--;
+    shard->room++;
 }
 
 int gp_blocks_put(const struct gp_block *block) {
-    struct shard *shard = shard_of(block->key);
+    uint64_t hashed = hash(block->key);
+    struct shard *shard = enter(hashed);
     if (!shard)
         return 0;
-    struct gp_block *slot = slot_for(shard, block->key);
+    struct gp_block *slot = slot_for(shard, block->key, hashed);
     if (slot)
         *slot = *block;
     gp_unlock(&shard->lock);
     return slot != NULL;
 }
 
-static int get(uint64_t key, struct gp_block *out, int forget) {
-    struct shard *shard = shard_of(key);
+static inline int get(uint64_t key, struct gp_block *out, int forget) {
+    uint64_t hashed = hash(key);
+    struct shard *shard = enter(hashed);
     if (!shard)
         return 0;
-    struct gp_block *block = seen(shard, key);
+    struct gp_block *block = seen(shard, key, hashed);
     if (block) {
         *out = *block;
         if (forget)
@@ -135,10 +143,11 @@ int gp_blocks_see(uint64_t key, struct gp_block *is) {
 }
 
 uint32_t gp_blocks_join(const struct gp_block *block) {
-    struct shard *shard = shard_of(block->key);
+    uint64_t hashed = hash(block->key);
+    struct shard *shard = enter(hashed);
     if (!shard)
         return 0;
-    struct gp_block *slot = slot_for(shard, block->key);
+    struct gp_block *slot = slot_for(shard, block->key, hashed);
     uint32_t refs = 0;
     if (slot) {
         if (!slot->key) {
@@ -152,10 +161,11 @@ uint32_t gp_blocks_join(const struct gp_block *block) {
 }
 
 int gp_blocks_leave(uint64_t key, struct gp_block *was) {
-    struct shard *shard = shard_of(key);
+    uint64_t hashed = hash(key);
+    struct shard *shard = enter(hashed);
     if (!shard)
         return 0;
-    struct gp_block *block = seen(shard, key);
+    struct gp_block *block = seen(shard, key, hashed);
     if (block) {
         *was = *block;
         if (--block->refs == 0)
@@ -170,7 +180,7 @@ static unsigned pluck(struct shard *shard, int (*pick)(const struct gp_block *, 
                       const void *what, struct gp_block *out) {
     unsigned count = 0;
     gp_lock(&shard->lock);
-    for (uint64_t i = 0; shard->mask && i <= shard->mask && count < BATCH;) {
+    for (uint64_t i = 0; shard->slot && i <= shard->mask && count < BATCH;) {
         struct gp_block *block = &shard->slot[i];
         if (block->key && pick(block, what)) {
             out[count++] = *block;

@@ -52,8 +52,9 @@ static struct gp_pool *register_pool(CUmemoryPool handle, int gpu, enum standing
     if (!pool && !(pool = known(mine, 0)) && mine->count < POOLS)
         pool = &mine->pool[mine->count];
     if (pool && !pool->handle) {
+        pool->number = (uint16_t)(pool - mine->pool);
         pool->gpu = (int8_t)gpu;
-        pool->standing = standing;
+        __atomic_store_n(&pool->standing, standing, __ATOMIC_RELAXED); /* gp_pools_freed may be reading it */
         pool->chunk = GP_POOL_CHUNK;
         pool->largest = 0;
         __atomic_store_n(&pool->handle, (uint64_t)handle, __ATOMIC_RELEASE);
@@ -65,12 +66,8 @@ static struct gp_pool *register_pool(CUmemoryPool handle, int gpu, enum standing
 }
 
 /* A pool that nobody made is a device's own; the current device's, unless another's says otherwise. */
-struct gp_pool *gp_pool_of(CUmemoryPool handle, int gpu) {
-    struct own *mine = own();
-    struct gp_pool *pool = mine ? known(mine, (uint64_t)handle) : NULL;
+static __attribute__((noinline)) struct gp_pool *meet(CUmemoryPool handle, int gpu) {
     int count = 0;
-    if (pool)
-        return pool;
     real_cuDeviceGetCount(&count);
     for (CUdevice device = 0; device < count && count > 1; device++) {
         CUmemoryPool theirs;
@@ -78,6 +75,12 @@ struct gp_pool *gp_pool_of(CUmemoryPool handle, int gpu) {
             gpu = gp_gpu_of(device);
     }
     return register_pool(handle, gpu, CHARGED);
+}
+
+struct gp_pool *gp_pool_of(CUmemoryPool handle, int gpu) {
+    struct own *mine = own();
+    struct gp_pool *pool = mine ? known(mine, (uint64_t)handle) : NULL;
+    return pool ? pool : meet(handle, gpu);
 }
 
 int gp_pool_attribute(const struct gp_pool *pool, int which, uint64_t *value) {
@@ -137,28 +140,35 @@ void gp_pools_trim(int gpu) {
 
 static void forget(struct gp_pool *pool) {
     pool->charged = 0;
-    pool->live = 0;
+    pool->made = 0;
+    __atomic_store_n(&pool->freed, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->handle, 0, __ATOMIC_RELEASE);
 }
 
+/* The memory of a destroyed pool goes with its last block. The pool is locked. */
+static void end_if_empty(struct gp_pool *pool) {
+    if (pool->standing != ORPHAN || pool->made != __atomic_load_n(&pool->freed, __ATOMIC_SEQ_CST))
+        return;
+    gp_give_back(pool->gpu, pool->charged);
+    forget(pool);
+}
+
+/* No lock as a rule: another thread has the pool's while the driver makes a block. Who destroys a pool makes
+ * it an orphan before it counts the blocks, who frees a block counts it before it looks for orphans: so one
+ * of the two sees that nothing is left. */
 void gp_pools_freed(const struct gp_block *block, int stream_ordered) {
     struct own *mine = own();
     if (!mine || block->bytes >= POOLS)
         return;
     struct gp_pool *pool = &mine->pool[block->bytes];
+    __atomic_fetch_add(&pool->freed, 1, __ATOMIC_SEQ_CST);
+    if (stream_ordered && __atomic_load_n(&pool->standing, __ATOMIC_SEQ_CST) != ORPHAN)
+        return;
     gp_lock(&pool->lock);
-    pool->live -= pool->live > 0;
-    if (pool->standing == ORPHAN && !pool->live) {
-        gp_give_back(pool->gpu, pool->charged);
-        forget(pool);
-    } else if (!stream_ordered) {
+    if (!stream_ordered)
         gp_pool_refresh(pool);
-    }
+    end_if_empty(pool);
     gp_unlock(&pool->lock);
-}
-
-uint64_t gp_pool_number(const struct gp_pool *pool) {
-    return (uint64_t)(pool - own()->pool);
 }
 
 /* Managed memory is counted wherever it is said to live at first: it goes to the GPU that touches it. */
@@ -211,8 +221,7 @@ GP_EXPORT CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *
     return rc;
 }
 
-/* The memory of a destroyed pool goes with its last block. Its handle can be another pool's at once, so the
- * record lets go of it first. */
+/* Its handle can be another pool's at once, so the record lets go of it first. */
 GP_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle) {
     struct own *mine = own();
     struct gp_pool *pool = mine ? known(mine, (uint64_t)handle) : NULL;
@@ -224,10 +233,10 @@ GP_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle) {
     CUresult rc = real_cuMemPoolDestroy(handle);
     if (rc) {
         __atomic_store_n(&pool->handle, (uint64_t)handle, __ATOMIC_RELEASE);
-    } else if (pool->live) {
-        pool->standing = pool->standing == CHARGED ? ORPHAN : FOREIGN;
+    } else if (pool->standing == CHARGED) {
+        __atomic_store_n(&pool->standing, ORPHAN, __ATOMIC_SEQ_CST);
+        end_if_empty(pool);
     } else {
-        gp_give_back(pool->gpu, pool->charged);
         forget(pool);
     }
     gp_unlock(&pool->lock);

@@ -17,7 +17,9 @@ struct gp_pool {
     uint64_t chunk;   /* what it seems to grow by */
     uint64_t largest; /* beyond which it does not; 0: no such bound */
     struct gp_lock lock;
-    uint32_t live; /* blocks */
+    uint32_t made;   /* blocks; by who has the lock */
+    uint32_t freed;  /* of them; by anybody, at any time */
+    uint16_t number; /* of the record */
     int8_t gpu;
     uint8_t standing;
 };
@@ -38,7 +40,6 @@ void gp_pools_freed(const struct gp_block *block, int stream_ordered);
 /* A pool's record, made where there is none: a pool that nobody made is a device's own, the current device's
  * unless another's says otherwise. NULL: there are too many. */
 struct gp_pool *gp_pool_of(CUmemoryPool handle, int gpu);
-uint64_t gp_pool_number(const struct gp_pool *pool);
 
 /* For who holds the pool's lock. */
 int gp_pool_attribute(const struct gp_pool *pool, int which,

@@ -88,11 +88,8 @@ static inline void gp_unmap(void *at, size_t bytes) {
 
 /* Memory that a forked child finds zeroed: what this process holds in the driver is not its child's. Made
  * once, by whichever thread comes first; NULL when there is none to be had. */
-static inline void *gp_own_memory(void **where, size_t bytes) {
-    void *at = __atomic_load_n(where, __ATOMIC_ACQUIRE);
-    if (__builtin_expect(at != NULL, 1))
-        return at;
-    void *made = gp_map(bytes);
+static __attribute__((noinline, unused)) void *gp_make_own_memory(void **where, size_t bytes) {
+    void *at = NULL, *made = gp_map(bytes);
     if (!made)
         return NULL;
     gp_syscall(SYS_madvise, (long)made, (long)bytes, MADV_WIPEONFORK, 0, 0, 0);
@@ -100,6 +97,11 @@ static inline void *gp_own_memory(void **where, size_t bytes) {
         return made;
     gp_unmap(made, bytes);
     return at;
+}
+
+static inline void *gp_own_memory(void **where, size_t bytes) {
+    void *at = __atomic_load_n(where, __ATOMIC_ACQUIRE);
+    return __builtin_expect(at != NULL, 1) ? at : gp_make_own_memory(where, bytes);
 }
 
 #endif
