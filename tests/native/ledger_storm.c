@@ -2,10 +2,12 @@
 /* Processes of several threads take, free and fork on one ledger while they are killed, stopped and their
  * limit is moved. A shadow, which the ledger knows nothing of, says what each of them physically holds:
  * raised after a grant, lowered before a release. Now and then everybody is stopped, and shadow and ledger
- * are compared.
+ * are compared; then the observer makes each call that there is beside them. What that takes is counted, not
+ * timed: accesses to shared words, and pauses, of which there must be none. The machine's other work changes
+ * neither.
  *
- *   ledger_storm LEDGER POLICY KILLS SEED      prints one line of JSON; exit status 1 and a sentence on a
- * violation
+ *   ledger_storm LEDGER POLICY KILLS SEED      prints one line of JSON at the end, and one to stderr now and
+ * then; exit status 1 and a sentence on a violation
  *
  * A worker holds the writing end of a pipe, which its forked children inherit as they do the driver's
  * descriptors: the pipe's end is the end of its memory.
@@ -28,6 +30,8 @@
 #define WORKERS 8
 #define LANES 2    /* threads of a worker */
 #define GRANULE 64 /* the limit, in pieces that workers ask for */
+/* Of a call: every lane of every cell is looked at a few times, before a refusal. */
+#define MOST_STEPS (4 * GP_CELLS * GP_LANES)
 
 static struct gp_ledger ledger;
 static gp_policy *policy;
@@ -45,7 +49,19 @@ static struct {
     int life; /* reading end: its end says that nobody holds the worker's memory any more */
 } worker[WORKERS];
 static long kills, stops, checks, resizes;
+static unsigned long longest; /* steps of a call beside stopped processes */
 static unsigned dice;
+
+_Thread_local unsigned long ledger_steps;
+static _Thread_local unsigned long pauses;
+
+/* What the linker puts in the place of gp_os_pause: the storm's `--wrap`. */
+void __real_gp_os_pause(int round);
+void __wrap_gp_os_pause(int round);
+void __wrap_gp_os_pause(int round) {
+    pauses++;
+    __real_gp_os_pause(round);
+}
 
 static _Noreturn void violation(const char *what, uint64_t a, uint64_t b) {
     fprintf(stderr, "violation after %ld kills: %s (%lu, %lu)\n", kills, what, (unsigned long)a,
@@ -201,7 +217,39 @@ static void compare(uint64_t *allowed) {
     checks++;
 }
 
-/* Stopped at any instruction, the others hinder nobody: one worker goes on alone. */
+static void ask(int what) {
+    struct gp_process seen[WORKERS];
+    uint64_t piece = policy->gpu[0].limit / GRANULE;
+    if (what == 0 && gp_reserve(&ledger, 0, piece) == GP_GRANTED)
+        gp_release(&ledger, 0, piece);
+    else if (what == 1 && gp_reserve(&ledger, 0, policy->gpu[0].limit + 1) != GP_REFUSED)
+        violation("more than there is was not refused", 0, 0);
+    else if (what == 2)
+        gp_used(&ledger, 0);
+    else if (what == 3)
+        gp_processes(&ledger, 0, seen, WORKERS);
+    else if (what == 4)
+        gp_note_refusal(&ledger, 0, 1, "observer");
+}
+
+/* Stopped at any instruction, they delay nobody: the observer's calls end in few steps, and wait for nothing.
+ */
+static void ask_beside_them(void) {
+    for (int what = 0; what < 5; what++) {
+        unsigned long steps = ledger_steps, waited = pauses;
+        ask(what);
+        steps = ledger_steps - steps;
+        longest = steps > longest ? steps : longest;
+        if (pauses != waited)
+            violation("a call waited for a stopped process (which call, pauses)", (uint64_t)what,
+                      pauses - waited);
+        if (steps > MOST_STEPS)
+            violation("a call beside stopped processes took too long (which call, steps)", (uint64_t)what,
+                      steps);
+    }
+}
+
+/* One worker of several threads goes on alone. */
 static void let_one_go_on(void) {
     int lucky = rand_r(&dice) % WORKERS;
     if (!worker[lucky].pid)
@@ -215,16 +263,33 @@ static void let_one_go_on(void) {
     wait_until_stopped(lucky);
 }
 
+/* Several at one moment; each dies when it next gets a processor, and that is waited for once. */
 static void kill_some(void) {
-    for (int n = 1 + rand_r(&dice) % 4; n > 0; n--) {
-        int i = rand_r(&dice) % WORKERS;
-        if (!worker[i].pid)
-            continue;
-        kill(worker[i].pid, SIGKILL);
-        waitpid(worker[i].pid, &(int){0}, 0);
-        worker[i].pid = 0;
-        kills++;
+    int dying[WORKERS], count = 0;
+    for (int i = 0; i < WORKERS; i++)
+        if (worker[i].pid && rand_r(&dice) % 2) {
+            kill(worker[i].pid, SIGKILL);
+            dying[count++] = i;
+        }
+    kills += count;
+    while (count--) {
+        waitpid(worker[dying[count]].pid, &(int){0}, 0);
+        worker[dying[count]].pid = 0;
     }
+}
+
+static void tell(FILE *to) {
+    uint64_t calls = 0, refusals = 0, forks = 0;
+    for (int i = 0; i < WORKERS; i++) {
+        calls += shadow->worker[i].calls;
+        refusals += shadow->worker[i].refusals;
+        forks += shadow->worker[i].forks;
+    }
+    fprintf(to,
+            "{\"kills\": %ld, \"calls\": %lu, \"refusals\": %lu, \"forks\": %lu, \"checks\": %ld, "
+            "\"alone\": %ld, \"resizes\": %ld, \"longest_steps\": %lu}\n",
+            kills, (unsigned long)calls, (unsigned long)refusals, (unsigned long)forks, checks, stops,
+            resizes, longest);
 }
 
 static void storm(long wanted) {
@@ -235,6 +300,9 @@ static void storm(long wanted) {
         usleep((useconds_t)(rand_r(&dice) % 4000));
         stop_all();
         compare(&allowed);
+        ask_beside_them();
+        if (checks % 50 == 0)
+            tell(stderr);
         if (rand_r(&dice) % 4 == 0)
             let_one_go_on();
         if (rand_r(&dice) % 8 == 0) {
@@ -242,8 +310,10 @@ static void storm(long wanted) {
             allowed = allowed > policy->gpu[0].limit ? allowed : policy->gpu[0].limit;
             resizes++;
         }
-        if (rand_r(&dice) % 2)
-            go_on(); /* some die running, some standing still */
+        if (rand_r(&dice) % 2) { /* some die running, some standing still */
+            go_on();
+            usleep((useconds_t)(rand_r(&dice) % 2000));
+        }
         kill_some();
         go_on();
         for (int i = 0; i < WORKERS; i++)
@@ -281,18 +351,8 @@ int main(int argc, char **argv) {
         worker[i].life = -1;
     storm(atol(argv[3]));
     end_all();
-    uint64_t calls = 0, refusals = 0, forks = 0;
-    for (int i = 0; i < WORKERS; i++) {
-        calls += shadow->worker[i].calls;
-        refusals += shadow->worker[i].refusals;
-        forks += shadow->worker[i].forks;
-    }
     if (gp_reserve(&ledger, 0, policy->gpu[0].limit) != GP_GRANTED)
         violation("not all is free when all are dead", gp_used(&ledger, 0), 0);
-    printf("{\"kills\": %ld, \"calls\": %lu, \"refusals\": %lu, \"forks\": %lu, \"checks\": %ld, \"alone\": "
-           "%ld, "
-           "\"resizes\": %ld}\n",
-           kills, (unsigned long)calls, (unsigned long)refusals, (unsigned long)forks, checks, stops,
-           resizes);
+    tell(stdout);
     return 0;
 }
