@@ -133,6 +133,8 @@ def _holders(fd: int, view: mmap.mmap) -> Iterator[Holder]:
         if not any(held.values()) or not _alive(fd, slot):
             continue
         pid, namespace = struct.unpack_from("<QQ", view, SLOT_AT + 64 * slot)
+        if not pid:
+            continue  # who just took the slot has not emptied it yet: what lies there was a dead one's
         for account, size in held.items():
             if size:
                 device, instance = _owner(account)

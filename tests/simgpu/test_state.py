@@ -68,6 +68,18 @@ def test_the_layout_is_the_same_in_c_and_python(tmp_path: Path) -> None:
     assert json.dumps(state.VERSION) in (SIMGPU / "state" / "state.h").read_text()
 
 
+def test_who_is_only_taking_a_slot_holds_nothing_yet(sim: Sim) -> None:
+    """It is locked without a pid then, and what lies in it is what a dead process left."""
+    with driver(sim) as cuda:
+        cuda.open().alloc(1 << 30)
+        (holder,) = state.holders(sim.state)
+        with open(sim.state, "r+b") as file:
+            file.seek(state.SLOT_AT + 64 * holder.slot)
+            file.write(bytes(8))
+        assert state.holders(sim.state) == []
+        assert state.charged(sim.state) == holder.bytes
+
+
 def test_costs_have_the_same_names_in_c_and_python() -> None:
     """What `sim start` settles is what the driver reads."""
     asked = re.findall(r'"cost\.(\w+)"', (SIMGPU / "cuda" / "init.c").read_text())
