@@ -45,6 +45,7 @@ from gpuportion.allocator.mig.host import Host
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.partitions import Partitions
 from gpuportion.allocator.mig.roles import KeptRoles
+from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.mig_changes import MigChanges
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView
@@ -59,8 +60,8 @@ from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.sampler import Sampler
 from gpuportion.allocator.server import BACKLOG, Server
 from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Store, move_aside
+from gpuportion.allocator.sweeper import Sweeper
 from gpuportion.allocator.turns import Turns
-from gpuportion.allocator.workers import Workers
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
@@ -73,7 +74,7 @@ MIG: Final = "mig"
 """Among the tokens of grants, which are hex digits: time to look at MIG instances."""
 
 LAST_WAIT: Final = 2.0
-"""Seconds for the driver to end what it is about when the daemon ends."""
+"""Seconds for a thread to end what it is about when the daemon ends."""
 
 COLLECT_AFTER: Final = 20_000
 """Objects made before the youngest are looked at: a config.json alone is a thousand, and none of it is cyclic."""
@@ -141,6 +142,8 @@ def _run(options: argparse.Namespace) -> None:
     portions = HostPortions(options.state_dir, injection.programs, inventory.library_folder)
     roles = KeptRoles(options.state_dir)
     workers = Workers()
+    sweeper = Sweeper()
+    sweeper.start()
     sampler = Sampler()
     sampler.start()
     grants = Grants(
@@ -156,7 +159,7 @@ def _run(options: argparse.Namespace) -> None:
     partitions = _partitions(options, hints, grants, MigNode(roles), migs, workers, rules, sampler)
     grants.recover()
     partitions.recover()
-    grants.beside = workers.submit_pages
+    grants.sweep = sweeper.sweep
     _remove_unowned(portions, store)
     view = NodeView(grants, options.state_dir)
     keep_to(view, rules.policy)
@@ -183,11 +186,13 @@ def _run(options: argparse.Namespace) -> None:
         selector, listener, hints, operations.answer, lambda token: _look_at(token, grants, partitions)
     )
     server.on_readable(workers.wake, workers.take)
+    server.on_readable(sweeper.wake, sweeper.take)
     server.on_readable(turns.wake, turns.go_on)
     server.on_readable(sampler.wake, lambda: _look(sampler, view, auditor, rules))
     with _signals(server, lambda: rules.read_again(functools.partial(keep_to, view))):
         _serve(server, options.run_dir, grants)
     sampler.stop()
+    sweeper.stop(LAST_WAIT)
     partitions.stop(LAST_WAIT)
     hints.close()
     listener.close()

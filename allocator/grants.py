@@ -11,6 +11,7 @@ One thread, so two starts at once are one after the other. Knows nothing of NVML
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import secrets
@@ -28,8 +29,8 @@ from gpuportion.allocator.processes import Process
 from gpuportion.allocator.rebuild import Found, as_grant
 from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import FullStoreError, Grant, Store
+from gpuportion.allocator.sweeper import Then
 from gpuportion.allocator.tally import Tally
-from gpuportion.allocator.workers import Act
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
@@ -46,9 +47,9 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def at_once(act: Act, then: Act) -> None:
-    act()
-    then()
+def at_once(folder: str, then: Then) -> None:
+    """Take a folder of pages away, here and now."""
+    then(pages.remove_all([folder])[0])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class Grants:
         row, the grants that somebody lives with (rebuild.py). `on_instance`: are processes on a grant's MIG
         instance?"""
         self._store = store
-        self.beside = at_once
-        """How the pages of released grants are removed, and then the rest; once others are served, not in their way."""
+        self.sweep: Callable[[str, Then], None] = at_once
+        """How the pages of released grants are removed; once others are served, not in their way."""
         self._removing: set[str] = set()
         self._remove_more = remove_more
         self._survivors = survivors
@@ -312,23 +313,15 @@ class Grants:
         """What is left of a released grant. Its pages go beside the answers: an unmount waits for the kernel."""
         if grant.token in self._removing:
             return
-        troubles: list[OSError] = []
-
-        def remove_pages() -> None:
-            try:
-                pages.remove(self.folder(grant))
-            except OSError as problem:
-                troubles.append(problem)
-
         try:
             self._remove_more(grant.token)
         except OSError as problem:
             self._remove_later(grant, problem)
             return
         self._removing.add(grant.token)
-        self.beside(remove_pages, lambda: self._pages_removed(grant, *troubles))
+        self.sweep(self.folder(grant), functools.partial(self._pages_removed, grant))
 
-    def _pages_removed(self, grant: Grant, trouble: OSError | None = None) -> None:
+    def _pages_removed(self, grant: Grant, trouble: OSError | None) -> None:
         self._removing.discard(grant.token)
         if trouble is not None:
             self._remove_later(grant, trouble)

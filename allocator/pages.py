@@ -23,7 +23,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -105,9 +105,26 @@ def create(
 
 def remove(folder: str) -> None:
     """Take all of `folder` away, whatever of it is there. A container that still has it keeps its ledger."""
-    _require(lib.gp_unmount(os.fsencode(f"{folder}/ledger")), f"{folder}/ledger")
+    for trouble in remove_all([folder]):
+        if trouble is not None:
+            raise trouble
+
+
+def remove_all(folders: Sequence[str]) -> list[OSError | None]:
+    """`remove` of several, in which no other thread of this process is held up; what each could not be removed for."""
+    problems = ffi.new("int[]", len(folders))
+    lib.gp_unmount(_joined(f"{folder}/ledger" for folder in folders), len(folders), problems)
     here("ledger-unmounted")
-    _require(lib.gp_remove_folder(os.fsencode(folder)), folder)
+    lib.gp_remove_folders(_joined(folders), len(folders), problems)
+    return [
+        OSError(problem, os.strerror(problem), folder) if problem else None
+        for folder, problem in zip(folders, problems, strict=True)
+    ]
+
+
+def _joined(paths: Iterable[str]) -> bytes:
+    """As C reads them, one after the other."""
+    return b"".join(os.fsencode(path) + b"\0" for path in paths)
 
 
 def _require(problem: int, path: str) -> None:

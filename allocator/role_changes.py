@@ -24,8 +24,8 @@ from gpuportion.allocator.mig import modes
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.seen import MigReading
+from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.pending import Steps, Wait
-from gpuportion.allocator.workers import Workers
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")

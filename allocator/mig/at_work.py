@@ -17,8 +17,8 @@ from typing import Final
 from gpuportion.allocator.mig.acts import Outcome
 from gpuportion.allocator.mig.host import Host
 from gpuportion.allocator.mig.node import MigNode
+from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.pending import Wait
-from gpuportion.allocator.workers import Workers
 
 log: Final = logging.getLogger("gpuportiond")
 

@@ -33,9 +33,9 @@ from gpuportion.allocator.mig.records import Change, Phase, Record, Verdict, rec
 from gpuportion.allocator.mig.refusals import Refusal
 from gpuportion.allocator.mig.removals import Removals
 from gpuportion.allocator.mig.seen import MigReading
+from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.nvml.mig import Migs
 from gpuportion.allocator.pending import Steps
-from gpuportion.allocator.workers import Workers
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB

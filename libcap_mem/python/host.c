@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,10 +51,15 @@ int gp_write_file(const char *path, uint32_t mode, int64_t owner, const char *da
     return problem;
 }
 
-int gp_unmount(const char *dir) {
+static int unmount(const char *dir) {
     while (!umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW))
         ;
     return errno == EINVAL || errno == ENOENT || errno == EPERM ? 0 : errno;
+}
+
+void gp_unmount(const char *dirs, int n, int *problems) {
+    for (int i = 0; i < n; i++, dirs += strlen(dirs) + 1)
+        problems[i] = unmount(dirs);
 }
 
 static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *at) {
@@ -61,9 +67,15 @@ static int remove_one(const char *path, const struct stat *status, int kind, str
     return remove(path) && errno != ENOENT ? errno : 0;
 }
 
-int gp_remove_folder(const char *dir) {
+static int remove_folder(const char *dir) {
     int problem = nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     if (problem == -1)
         problem = errno;
     return problem == ENOENT ? 0 : problem;
+}
+
+void gp_remove_folders(const char *dirs, int n, int *problems) {
+    for (int i = 0; i < n; i++, dirs += strlen(dirs) + 1)
+        if (!problems[i])
+            problems[i] = remove_folder(dirs);
 }

@@ -21,12 +21,12 @@ from tests.support.daemon import Sleeper
 
 from gpuportion.allocator import fault_points, pages, processes
 from gpuportion.allocator.devices import Share, uuid_bytes
-from gpuportion.allocator.grants import CONTAINER, Grants, Intent
+from gpuportion.allocator.grants import CONTAINER, Grants, Intent, at_once
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.rebuild import Found
 from gpuportion.allocator.store import Grant, Store
-from gpuportion.allocator.workers import Act
+from gpuportion.allocator.sweeper import Then
 from gpuportion.sizes import MIB
 
 UUID: Final = "GPU-00000000-0000-0000-0000-000000000001"
@@ -55,8 +55,8 @@ class Life(RuleBasedStateMachine):
         """Tokens whose confirm was cut short by a crash while their container lives on."""
         self.sleepers: list[Sleeper] = []
         self.grants: Grants | None = None
-        self.beside: list[tuple[Act, Act]] = []
-        """What is to be done in another thread, and what is to follow it."""
+        self.to_go: list[tuple[str, Then]] = []
+        """Folders that another thread is to take away, and what follows."""
 
     # The daemon
 
@@ -76,7 +76,7 @@ class Life(RuleBasedStateMachine):
             on_instance=lambda token: False,
         )
         self.grants.recover()
-        self.grants.beside = lambda act, then: self.beside.append((act, then))
+        self.grants.sweep = lambda folder, then: self.to_go.append((folder, then))
 
     def is_over(self) -> None:
         """What a process leaves behind that ends: nothing but its files."""
@@ -84,7 +84,7 @@ class Life(RuleBasedStateMachine):
         self.hints.close()
         self.selector.close()
         self.store.close()
-        self.beside.clear()
+        self.to_go.clear()
         self.grants = None
 
     @precondition(lambda self: self.grants is None)
@@ -194,13 +194,12 @@ class Life(RuleBasedStateMachine):
         except Died:
             self.is_over()
 
-    @precondition(lambda self: bool(self.beside))
+    @precondition(lambda self: bool(self.to_go))
     @rule(which=st.integers(0, 9))
     def pages_go(self, which: int) -> None:
-        act, then = self.beside.pop(which % len(self.beside))
+        folder, then = self.to_go.pop(which % len(self.to_go))
         try:
-            act()
-            then()
+            at_once(folder, then)
         except Died:
             self.is_over()
 
@@ -235,7 +234,7 @@ class Life(RuleBasedStateMachine):
             for container, _ in self.running.values():
                 container.end()
             self.looks()
-            while self.beside:
+            while self.to_go:
                 self.pages_go(0)
             assert list(self.store) == [] and os.listdir(f"{self.folder}/grants") == []
         finally:

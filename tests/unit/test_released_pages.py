@@ -13,10 +13,10 @@ import pytest
 from gpuportion.allocator import grants as grants_module
 from gpuportion.allocator import pages
 from gpuportion.allocator.devices import Share
-from gpuportion.allocator.grants import CONTAINER, Grants, Intent
+from gpuportion.allocator.grants import CONTAINER, Grants, Intent, at_once
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.store import Store
-from gpuportion.allocator.workers import Act
+from gpuportion.allocator.sweeper import Then
 
 INTENT = Intent(
     CONTAINER, (Share("GPU-00000000-0000-0000-0000-000000000001", 0, 1 << 30),), {}, root="/r", id="a"
@@ -24,7 +24,7 @@ INTENT = Intent(
 
 
 class Daemon:
-    """As much of one as has grants; what it would do in another thread waits in `beside`."""
+    """As much of one as has grants; what another thread is to take away waits in `to_go`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,8 +40,8 @@ class Daemon:
             on_instance=lambda token: False,
         )
         self.grants.recover()
-        self.beside: list[tuple[Act, Act]] = []
-        self.grants.beside = lambda act, then: self.beside.append((act, then))
+        self.to_go: list[tuple[str, Then]] = []
+        self.grants.sweep = lambda folder, then: self.to_go.append((folder, then))
         self.trouble: OSError | None = None
 
     def remove_more(self, token: str) -> None:
@@ -58,11 +58,9 @@ class Daemon:
         assert grant is not None
         self.grants.undo(grant)
 
-    def do_beside(self) -> None:
-        while self.beside:
-            act, then = self.beside.pop()
-            act()
-            then()
+    def sweep(self) -> None:
+        while self.to_go:
+            at_once(*self.to_go.pop())
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def test_memory_is_free_before_the_pages_are_gone(daemon: Daemon) -> None:
     daemon.undo(token)
     assert daemon.grants.live() == [] and daemon.grants.tally.loads == {}
     assert os.path.exists(f"{daemon.folder}/grants/{token}/policy") and daemon.store.get(token) is not None
-    daemon.do_beside()
+    daemon.sweep()
     assert os.listdir(daemon.folder / "grants") == [] and daemon.store.get(token) is None
 
 
@@ -91,7 +89,7 @@ def test_pages_are_taken_away_once(daemon: Daemon) -> None:
     daemon.undo(token)
     daemon.grants.look(token)
     daemon.grants.look(token)
-    assert len(daemon.beside) == 1
+    assert len(daemon.to_go) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
@@ -106,13 +104,13 @@ def test_pages_that_cannot_go_are_tried_again(
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True)
     try:
         daemon.undo(token)
-        daemon.do_beside()
+        daemon.sweep()
         assert daemon.store.get(token) is not None and daemon.hints.due(grants_module.now()) == [token]
         assert "could not be removed, trying again: [Errno 39] Directory not empty" in caplog.text
     finally:
         subprocess.run(["umount", str(place)], check=True)
     daemon.grants.look(token)
-    daemon.do_beside()
+    daemon.sweep()
     assert daemon.store.get(token) is None and os.listdir(daemon.folder / "grants") == []
 
 
@@ -122,8 +120,8 @@ def test_what_others_made_for_it_goes_first(daemon: Daemon, monkeypatch: pytest.
     token = daemon.granted()
     daemon.trouble = OSError(5, "no luck")
     daemon.undo(token)
-    assert daemon.beside == [] and daemon.hints.due(grants_module.now()) == [token]
+    assert daemon.to_go == [] and daemon.hints.due(grants_module.now()) == [token]
     daemon.trouble = None
     daemon.grants.look(token)
-    daemon.do_beside()
+    daemon.sweep()
     assert daemon.store.get(token) is None

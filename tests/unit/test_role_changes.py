@@ -15,9 +15,9 @@ from gpuportion.allocator.gpu_users import Users
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.roles import KeptRoles
 from gpuportion.allocator.mig.seen import MigReading, Seen
+from gpuportion.allocator.mig.workers import Workers
 from gpuportion.allocator.pending import Steps, Wait, drive
 from gpuportion.allocator.role_changes import RoleChanges, Switched
-from gpuportion.allocator.workers import Workers
 from gpuportion.errors import GpuportionError
 
 OFF, ON = MigReading(False, False, at=0.0), MigReading(True, True, at=0.0)

@@ -1,14 +1,10 @@
-"""Threads for what takes a while: one for each lane, in which one thing is done after the other.
+"""A thread for each GPU, in which what takes seconds is done, one thing after the other.
 
-    a GPU's UUID    the driver's changes of its MIG instances: seconds
-    pages-0 ...     taking pages away: the kernel waits for all processors before an unmount returns, milliseconds
-
-The daemon's one thread hands acts over and hears of their ends by `wake`, an eventfd in its selector; an act touches
-nothing of what that thread has. An act that the driver never ends keeps its own lane and no other."""
+The daemon's one thread hands acts over and hears of their ends by `wake`, an eventfd in its selector; nothing but the
+driver is touched in between. An act that the driver never ends keeps its GPU's thread and nobody else's."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import queue
@@ -21,9 +17,6 @@ log: Final = logging.getLogger("gpuportiond")
 Act = Callable[[], None]
 """Does it and keeps what came of it; must not raise."""
 
-PAGES: Final = 4
-"""Lanes for pages: unmounts that wait at the same time wait together."""
-
 
 class Workers:
     def __init__(self) -> None:
@@ -31,22 +24,15 @@ class Workers:
         self._queues: dict[str, queue.SimpleQueue[tuple[Act, Act] | None]] = {}
         self._threads: list[threading.Thread] = []
         self._ended: queue.SimpleQueue[Act] = queue.SimpleQueue()
-        self._pages = itertools.cycle(f"pages-{number}" for number in range(PAGES))
 
-    def submit(self, lane: str, act: Act, then: Act) -> None:
-        """Do `act` in the thread of `lane`, after all that was handed over before; then `then` in `take`'s."""
-        if lane not in self._queues:
-            self._queues[lane] = queue.SimpleQueue()
-            thread = threading.Thread(
-                target=self._run, args=(self._queues[lane],), name=lane[:15], daemon=True
-            )
+    def submit(self, gpu: str, act: Act, then: Act) -> None:
+        """Do `act` in the thread of `gpu`, after all that was handed over before; then `then` in `take`'s."""
+        if gpu not in self._queues:
+            self._queues[gpu] = queue.SimpleQueue()
+            thread = threading.Thread(target=self._run, args=(self._queues[gpu],), name="mig", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._queues[lane].put((act, then))
-
-    def submit_pages(self, act: Act, then: Act) -> None:
-        """As `submit`, in one of the lanes for pages."""
-        self.submit(next(self._pages), act, then)
+        self._queues[gpu].put((act, then))
 
     def take(self) -> None:
         """Do what is to follow the acts that have ended."""
@@ -58,7 +44,7 @@ class Workers:
             try:
                 self._ended.get()()
             except Exception:
-                log.exception("a bug, met when an act had ended")
+                log.exception("a bug, met when a change of MIG instances had ended")
 
     def stop(self, patience: float) -> None:
         """Let each thread end what it is about; one that the driver keeps is left behind."""
@@ -73,6 +59,6 @@ class Workers:
             try:
                 act()
             except Exception:
-                log.exception("a bug, met in a thread")
+                log.exception("a bug, met in a thread of MIG")
             self._ended.put(then)
             os.eventfd_write(self.wake, 1)

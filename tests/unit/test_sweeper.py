@@ -1,0 +1,69 @@
+"""Folders of pages that another thread takes away: all of them, each with what became of it."""
+
+from __future__ import annotations
+
+import os
+import select
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gpuportion.allocator.sweeper import MOST, Sweeper
+
+
+def wait(sweeper: Sweeper) -> None:
+    select.select([sweeper.wake], [], [])
+
+
+def test_what_was_handed_over_goes_and_is_told(tmp_path: Path) -> None:
+    """More at once than are taken in one go, and one that was never there."""
+    sweeper, gone = Sweeper(), dict[str, "OSError | None"]()
+    names = [f"{number:04}" for number in range(2 * MOST)]
+    for name in names:
+        (tmp_path / name / "ledger").mkdir(parents=True)
+        (tmp_path / name / "policy").touch()
+    for name in [*names, "nothing"]:
+        sweeper.sweep(f"{tmp_path}/{name}", partial(gone.__setitem__, name))
+    sweeper.start()
+    while len(gone) < len(names) + 1:
+        wait(sweeper)
+        sweeper.take()
+    assert gone == dict.fromkeys([*names, "nothing"]) and os.listdir(tmp_path) == []
+    sweeper.stop(60)
+
+
+def test_one_that_cannot_go_keeps_no_other(tmp_path: Path) -> None:
+    """It is told which it is and why."""
+    sweeper, gone = Sweeper(), dict[str, "OSError | None"]()
+    (tmp_path / "file").touch()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    for path in ("a", "file/below", "b"):
+        sweeper.sweep(f"{tmp_path}/{path}", partial(gone.__setitem__, path))
+    sweeper.start()
+    sweeper.stop(60)
+    wait(sweeper)
+    sweeper.take()
+    assert sorted(os.listdir(tmp_path)) == ["file"] and gone["a"] is None and gone["b"] is None
+    trouble = gone["file/below"]
+    assert trouble is not None and (trouble.filename, trouble.errno) == (f"{tmp_path}/file/below", 20)
+
+
+def test_what_goes_wrong_after_one_does_not_keep_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a bug, and said so."""
+    sweeper, gone = Sweeper(), list[object]()
+
+    def fail(trouble: OSError | None) -> None:
+        raise LookupError("no such grant")
+
+    sweeper.sweep(f"{tmp_path}/a", fail)
+    sweeper.sweep(f"{tmp_path}/b", gone.append)
+    sweeper.start()
+    sweeper.stop(60)
+    wait(sweeper)
+    sweeper.take()
+    assert gone == [None] and "no such grant" in caplog.text
+    sweeper.take()  # nothing is there
