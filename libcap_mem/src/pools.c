@@ -145,9 +145,11 @@ static void forget(struct gp_pool *pool) {
     __atomic_store_n(&pool->handle, 0, __ATOMIC_RELEASE);
 }
 
-/* The memory of a destroyed pool goes with its last block. The pool is locked. */
+/* The memory of a destroyed pool goes with its last block. The pool is locked. Of several who freed the last
+ * ones only the first finds an orphan: then the record is free, and may be the next pool's at once. */
 static void end_if_empty(struct gp_pool *pool) {
-    if (pool->standing != ORPHAN || pool->made != __atomic_load_n(&pool->freed, __ATOMIC_SEQ_CST))
+    if (__atomic_load_n(&pool->handle, __ATOMIC_ACQUIRE) != GONE || pool->standing != ORPHAN ||
+        pool->made != __atomic_load_n(&pool->freed, __ATOMIC_SEQ_CST))
         return;
     gp_give_back(pool->gpu, pool->charged);
     forget(pool);
