@@ -7,7 +7,7 @@ PYTHON_DIRS := src shim hooks allocator cli simgpu libcap_mem tests bench tools
 C_SOURCES = $(wildcard $(shell git ls-files '*.c' '*.h'))
 BUILD_INPUTS := $(wildcard $(shell git ls-files libcap_mem shim hooks simgpu CMakeLists.txt pyproject.toml | grep -v '\.py$$'; git ls-files '*/generate.py' shim/c/write_sentences.py src/gpuportion/errors.py))
 
-.PHONY: build demo test test-long test-engines torch-check gpu-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig bench-placement wheel clean
+.PHONY: build demo test test-long test-storms test-engines torch-check gpu-check mutants lint format bench bench-launch bench-interpose bench-allocator bench-mig bench-placement wheel clean
 .DELETE_ON_ERROR:
 
 build: build/.installed
@@ -49,6 +49,10 @@ test-long: build $(VENV)/.clients $(VENV)/.dev
 	@tools/prepare containers test
 	GPUPORTION_TEST_LONG=1 $(PY) -m pytest --timeout 3600 $(PYTEST_ARGS)
 	$(MAKE) test-engines
+
+# The account's storms alone, at full size: 64 processes of 8 threads for a minute, 10 000 kills, 1 000 stops.
+test-storms: build $(VENV)/.clients $(VENV)/.dev
+	GPUPORTION_TEST_LONG=1 $(PY) -m pytest -s --durations=0 tests/native/test_ledger_storm.py tests/native/test_cuda_storm.py $(PYTEST_ARGS)
 
 # The tests of engines on the engines of later Debian suites: 130 MB to download each, unpacked in build/engines.
 ENGINE_SUITES := trixie sid
