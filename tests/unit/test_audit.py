@@ -138,3 +138,11 @@ def test_what_is_reported_comes_the_oldest_first() -> None:
     look(audit, stranger(pid=6), stranger(pid=7), at=2)
     assert [one.processes[0].pid for one in audit.reported] == [7, 6]
     assert [one.since for one in audit.reported] == [1, 2]
+
+
+def test_a_grant_that_has_ended_meanwhile_hides_no_other() -> None:
+    """The sample still has its processes; they are before the other's."""
+    audit, ended = Audit(), Held(5, GIB, "ended", start=50)
+    look(audit, ended, mine(5 * GIB))
+    (found,) = look(audit, ended, mine(5 * GIB), at=1)
+    assert found.key == Key(OVER, GPU, "mine")

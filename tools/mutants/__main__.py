@@ -101,7 +101,8 @@ def _python(built: Tree, options: argparse.Namespace) -> tuple[dict[str, Any], b
     tree = Tree("python", real_folders=True)
     tree.refresh()
     tree.take_built(built)
-    counts, alive, seconds = mutations.run(tree, tenths=options.tenths, seed=options.seed, only=options.only)
+    counts, met, seconds = mutations.run(tree, tenths=options.tenths, seed=options.seed, only=options.only)
+    alive = [one for one in met if one.status != mutations.SLOW]
     changes = [(one.function, one.old, one.new) for one in alive]
     open_ones = [
         one
@@ -112,7 +113,7 @@ def _python(built: Tree, options: argparse.Namespace) -> tuple[dict[str, Any], b
     for one in open_ones:
         print(f"{one.status}: {one.function}  ({one.name})\n  - {one.old}\n  + {one.new}")
     whole = options.tenths == 10 and not options.only
-    stale = survivors.unneeded(argued, changes) if whole else []
+    stale = survivors.unneeded(argued, [(one.function, one.old, one.new) for one in met]) if whole else []
     for entry in stale:
         print(
             f"survivors.toml argues a mutant that is killed or gone: {entry.function}: {entry.old} -> {entry.new}"

@@ -29,6 +29,8 @@ else:
 
 TABLE: Final = Path(__file__).with_name("modules.toml")
 LOG: Final = "mutmut.log"
+SLOW: Final = "timeout"
+"""As mutmut calls a mutant whose tests did not end in time: it is killed, and might live on a quieter machine."""
 
 CONFIG: Final = """
 [tool.mutmut]
@@ -74,7 +76,7 @@ def dotted(path: str) -> str:
 def run(
     tree: Tree, *, tenths: int, seed: int, only: Sequence[str]
 ) -> tuple[Counter[str], list[Mutant], float]:
-    """How many ended how, those that were not killed, and seconds. CopyError where mutmut itself fails.
+    """How many ended how, those that were not killed or SLOW, and seconds. CopyError where mutmut itself fails.
 
     `tenths` of the mutants are tried, chosen by `seed`; `only`: those whose names match one of these patterns.
     """
@@ -126,12 +128,12 @@ def _configure(tree: Tree, chosen: dict[str, list[str]]) -> None:
 
 
 def results(tree: Tree) -> tuple[Counter[str], list[Mutant]]:
-    """What mutmut has written down about the mutants that it tried."""
+    """What mutmut has written down about the mutants that it tried: as `run` returns it."""
     counts: Counter[str] = Counter()
     alive = []
     for mutant in _tried(tree):
         counts[mutant.status] += 1
-        if mutant.status not in ("killed", "timeout", "segfault"):
+        if mutant.status not in ("killed", "segfault"):
             alive.append(mutant)
     return counts, alive
 
