@@ -22,30 +22,30 @@ struct request {
     int per_thread;
 };
 
-static inline CUresult ask_driver(const struct request *ask, int from_pool) {
+static inline CUresult ask_driver(struct request ask, int from_pool) {
     if (from_pool)
-        return (ask->per_thread ? real_cuMemAllocFromPoolAsync_ptsz : real_cuMemAllocFromPoolAsync)(
-            ask->dptr, ask->bytes, ask->pool, ask->stream);
-    return (ask->per_thread ? real_cuMemAllocAsync_ptsz : real_cuMemAllocAsync)(ask->dptr, ask->bytes,
-                                                                                ask->stream);
+        return (ask.per_thread ? real_cuMemAllocFromPoolAsync_ptsz
+                               : real_cuMemAllocFromPoolAsync)(ask.dptr, ask.bytes, ask.pool, ask.stream);
+    return (ask.per_thread ? real_cuMemAllocAsync_ptsz : real_cuMemAllocAsync)(ask.dptr, ask.bytes,
+                                                                               ask.stream);
 }
 
-static void synchronize(const struct request *ask) {
-    (ask->per_thread ? real_cuStreamSynchronize_ptsz : real_cuStreamSynchronize)(ask->stream);
+static void synchronize(struct request ask) {
+    (ask.per_thread ? real_cuStreamSynchronize_ptsz : real_cuStreamSynchronize)(ask.stream);
 }
 
 /* CUDA_SUCCESS too where the driver is too old to capture. */
-static CUresult ask_capturing(const struct request *ask, int *capturing) {
+static CUresult ask_capturing(struct request ask, int *capturing) {
     *capturing = 0;
     CUresult rc =
-        (ask->per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask->stream, capturing);
+        (ask.per_thread ? real_cuStreamIsCapturing_ptsz : real_cuStreamIsCapturing)(ask.stream, capturing);
     return rc == CUDA_ERROR_NOT_SUPPORTED ? CUDA_SUCCESS : rc;
 }
 
 /* The legacy stream cannot be captured. It may have to wait for another's capture: then the driver refuses,
  * and nothing may be waited for. */
-static inline int is_legacy(const struct request *ask) {
-    return ask->stream == (CUstream)1 || (!ask->stream && !ask->per_thread);
+static inline int is_legacy(struct request ask) {
+    return ask.stream == (CUstream)1 || (!ask.stream && !ask.per_thread);
 }
 
 /* What a request may make a pool grow by: whole chunks, and not beyond its own bound. */
@@ -59,8 +59,7 @@ static inline uint64_t growth(const struct gp_pool *pool, uint64_t bytes) {
 
 /* Where there is none: what is free by now, and what pools keep. The pool is locked, and again when this
  * returns. */
-static __attribute__((noinline)) int make_room(struct gp_pool *pool, const struct request *ask,
-                                               uint64_t *hold) {
+static __attribute__((noinline)) int make_room(struct gp_pool *pool, struct request ask, uint64_t *hold) {
     uint64_t used = 0;
     int capturing;
     if (is_legacy(ask) && ask_capturing(ask, &capturing)) {
@@ -77,22 +76,22 @@ static __attribute__((noinline)) int make_room(struct gp_pool *pool, const struc
     /* No room to grow, but perhaps no need to. */
     *hold = 0;
     return gp_pool_attribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used) && used < pool->charged &&
-           pool->charged - used >= ask->bytes;
+           pool->charged - used >= ask.bytes;
 }
 
 /* Room for the growth that a request may cause, in *hold. */
-static inline int find_room(struct gp_pool *pool, const struct request *ask, uint64_t *hold) {
+static inline int find_room(struct gp_pool *pool, struct request ask, uint64_t *hold) {
     if (pool->largest)
         gp_pool_refresh(pool); /* how much it may still grow, what it holds now decides */
-    *hold = growth(pool, ask->bytes);
+    *hold = growth(pool, ask.bytes);
     return gp_try(pool->gpu, *hold) || make_room(pool, ask, hold);
 }
 
-static __attribute__((noinline)) void undo(struct gp_pool *pool, const struct request *ask) {
-    (ask->per_thread ? real_cuMemFreeAsync_ptsz : real_cuMemFreeAsync)(*ask->dptr, ask->stream);
+static __attribute__((noinline)) void undo(struct gp_pool *pool, struct request ask) {
+    (ask.per_thread ? real_cuMemFreeAsync_ptsz : real_cuMemFreeAsync)(*ask.dptr, ask.stream);
     synchronize(ask);
     gp_pool_trim(pool);
-    *ask->dptr = 0; /* it may be another's by now */
+    *ask.dptr = 0; /* it may be another's by now */
 }
 
 /* What a pool has reserved is a multiple of its chunk. */
@@ -117,54 +116,55 @@ static inline int settle(struct gp_pool *pool, uint64_t hold) {
     return 1;
 }
 
-static inline CUresult alloc_charged(struct gp_pool *pool, const struct request *ask, int from_pool) {
+static inline CUresult alloc_charged(struct gp_pool *pool, struct request ask, int from_pool) {
     uint64_t hold;
     if (!find_room(pool, ask, &hold))
-        return gp_refuse(pool->gpu, ask->bytes, "cuMemAllocAsync");
+        return gp_refuse(pool->gpu, ask.bytes, "cuMemAllocAsync");
     CUresult rc = ask_driver(ask, from_pool);
     int fits = settle(pool, hold);
     if (rc) {
         gp_pool_refresh(pool);
         return rc;
     }
-    struct gp_block block = {.key = gp_key(GP_POINTER, *ask->dptr), .bytes = pool->number, .how = GP_OF_POOL};
+    struct gp_block block = {.key = gp_key(GP_POINTER, *ask.dptr), .bytes = pool->number, .how = GP_OF_POOL};
     if (fits && gp_blocks_put(&block)) {
         pool->made++;
         return rc;
     }
     undo(pool, ask);
-    return gp_refuse(pool->gpu, ask->bytes, "cuMemAllocAsync");
+    return gp_refuse(pool->gpu, ask.bytes, "cuMemAllocAsync");
 }
 
 /* Nothing is trimmed or waited for in the middle of a capture: what has no room now is refused. The node's
  * memory is of the pool's GPU. */
-static __attribute__((noinline)) CUresult capture(const struct request *ask, int from_pool, int gpu) {
-    const struct gp_pool *pool = from_pool ? gp_pool_of(ask->pool, gpu) : NULL;
+static __attribute__((noinline)) CUresult capture(struct request ask, int from_pool, int gpu) {
+    const struct gp_pool *pool = from_pool ? gp_pool_of(ask.pool, gpu) : NULL;
     if (pool && pool->standing == FOREIGN)
         return ask_driver(ask, from_pool);
     if (pool)
         gpu = pool->gpu;
-    if (!gp_try(gpu, gp_graph_charge(gpu, ask->bytes)))
-        return gp_refuse(gpu, ask->bytes, "cuMemAllocAsync");
+    if (!gp_try(gpu, gp_graph_charge(gpu, ask.bytes)))
+        return gp_refuse(gpu, ask.bytes, "cuMemAllocAsync");
     CUresult rc = ask_driver(ask, from_pool);
-    gp_graph_captured(rc, gpu, ask->bytes, ask->stream, ask->per_thread);
+    gp_graph_captured(rc, gpu, ask.bytes, ask.stream, ask.per_thread);
     return rc;
 }
 
 /* Four functions, each of one piece. */
-static inline __attribute__((always_inline)) CUresult alloc(struct request *ask) {
+static inline __attribute__((always_inline)) CUresult alloc(struct request ask) {
     struct gp_place at;
-    int from_pool = ask->pool != NULL, capturing = 0;
+    int from_pool = ask.pool != NULL, capturing = 0;
     CUresult rc = gp_here(&at);
     if (rc || (!is_legacy(ask) && (rc = ask_capturing(ask, &capturing))))
         return rc; /* no stream, or one that waits for another's capture */
     if (capturing)
         return capture(ask, from_pool, at.gpu);
-    if (!from_pool && (rc = real_cuDeviceGetMemPool(&ask->pool, at.device)))
+    CUmemoryPool handle = ask.pool;
+    if (!from_pool && (rc = real_cuDeviceGetMemPool(&handle, at.device)))
         return rc;
-    struct gp_pool *pool = gp_pool_of(ask->pool, at.gpu);
+    struct gp_pool *pool = gp_pool_of(handle, at.gpu);
     if (!pool)
-        return gp_refuse(GP_NO_GPU, ask->bytes, "cuMemAllocAsync");
+        return gp_refuse(GP_NO_GPU, ask.bytes, "cuMemAllocAsync");
     if (pool->standing == FOREIGN)
         return ask_driver(ask, from_pool);
     gp_lock(&pool->lock);
@@ -174,18 +174,18 @@ static inline __attribute__((always_inline)) CUresult alloc(struct request *ask)
 }
 
 GP_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytes, CUstream stream) {
-    return alloc(&(struct request){dptr, bytes, NULL, stream, 0});
+    return alloc((struct request){dptr, bytes, NULL, stream, 0});
 }
 GP_EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUstream stream) {
-    return alloc(&(struct request){dptr, bytes, NULL, stream, 1});
+    return alloc((struct request){dptr, bytes, NULL, stream, 1});
 }
 GP_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool,
                                            CUstream stream) {
-    return alloc(&(struct request){dptr, bytes, pool, stream, 0});
+    return alloc((struct request){dptr, bytes, pool, stream, 0});
 }
 GP_EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool,
                                                 CUstream stream) {
-    return alloc(&(struct request){dptr, bytes, pool, stream, 1});
+    return alloc((struct request){dptr, bytes, pool, stream, 1});
 }
 
 /* A block of cuMemAlloc's may be freed so too; it is the driver's again only when the stream gets there,

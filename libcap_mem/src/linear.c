@@ -34,17 +34,17 @@ static struct own *own(void) {
     return gp_own_memory(&memory, sizeof(struct own));
 }
 
-static uint64_t slab_bytes(int gpu) {
-    struct own *mine = own();
+static inline uint64_t slab_bytes(const struct own *mine, int gpu) {
     uint64_t seen = mine && gpu >= 0 ? __atomic_load_n(&mine->slab[gpu], __ATOMIC_RELAXED) : 0;
-    return seen > gp_page(gpu) ? seen : gp_page(gpu);
+    uint64_t page = gp_page(gpu);
+    return seen > page ? seen : page;
 }
 
 /* A spare of another size than slabs have by now is of no use. */
 static uint64_t take_spare(int gpu) {
     struct own *mine = own();
     uint64_t bytes = mine && gpu >= 0 ? __atomic_exchange_n(&mine->spare[gpu], 0, __ATOMIC_ACQUIRE) : 0;
-    if (!bytes || bytes == slab_bytes(gpu))
+    if (!bytes || bytes == slab_bytes(mine, gpu))
         return bytes;
     gp_give_back(gpu, bytes);
     return 0;
@@ -52,7 +52,7 @@ static uint64_t take_spare(int gpu) {
 
 static void return_slab(int gpu, uint64_t bytes) {
     struct own *mine = own();
-    if (mine && gpu >= 0 && bytes == slab_bytes(gpu))
+    if (mine && gpu >= 0 && bytes == slab_bytes(mine, gpu))
         bytes = __atomic_exchange_n(&mine->spare[gpu], bytes, __ATOMIC_RELEASE);
     gp_give_back(gpu, bytes);
 }
@@ -146,7 +146,7 @@ static CUresult hold(struct hold *held, uint64_t bytes, const char *api) {
         held->free = look(held->at.gpu);
         if ((held->bytes = take_spare(held->at.gpu)))
             return CUDA_SUCCESS;
-        held->bytes = slab_bytes(held->at.gpu);
+        held->bytes = slab_bytes(own(), held->at.gpu);
     } else {
         held->bytes = gp_round_up(bytes, gp_page(held->at.gpu));
     }
@@ -179,9 +179,9 @@ static int learn(struct hold *held) {
     struct own *mine = own();
     if (!held->free || real_cuMemGetInfo_v2(&free, &total) || free >= held->free)
         return 1;
-    if (may_be_slab(held->free - free, gpu) && held->free - free > slab_bytes(gpu))
+    if (may_be_slab(held->free - free, gpu) && held->free - free > slab_bytes(mine, gpu))
         __atomic_store_n(&mine->slab[gpu], held->free - free, __ATOMIC_RELAXED);
-    uint64_t slab = slab_bytes(gpu);
+    uint64_t slab = slab_bytes(mine, gpu);
     if (slab <= held->bytes)
         return 1;
     if (!gp_try(gpu, slab - held->bytes))
