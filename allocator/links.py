@@ -40,8 +40,7 @@ Way = tuple[tuple[int, ...], int, int]
 
 def rank(gpu: Gpu, other: Gpu) -> int:
     """Of one pair, by what either of them says."""
-    there, back = gpu.links.get(other.uuid, 0), other.links.get(gpu.uuid, 0)
-    return there if there > back else back
+    return max(gpu.links.get(other.uuid, 0), other.links.get(gpu.uuid, 0))
 
 
 def quality(gpus: Sequence[Gpu]) -> Quality:
@@ -51,8 +50,15 @@ def quality(gpus: Sequence[Gpu]) -> Quality:
 
 
 def sums(gpus: Sequence[Gpu], others: Sequence[Gpu]) -> dict[str, int]:
-    """By UUID, what the links of each of `gpus` to all `others` add up to."""
-    return {gpu.uuid: sum([rank(gpu, other) for other in others if other is not gpu]) for gpu in gpus}
+    """By UUID, what the links of each of `gpus` to all `others` add up to. Asked for every grant, so in one piece."""
+    found = {}
+    for gpu in gpus:
+        to, uuid, total = gpu.links.get, gpu.uuid, 0
+        for other in others:
+            if other.uuid != uuid:
+                total += max(to(other.uuid, 0), other.links.get(uuid, 0))
+        found[uuid] = total
+    return found
 
 
 def are_alike(gpus: Sequence[Gpu]) -> bool:

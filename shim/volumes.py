@@ -17,7 +17,7 @@ def read_only(mounts: Sequence[Mapping[str, Any]], targets: Iterable[str]) -> di
     """Each target that lies in a read-only bind mount -> the host path that it has there."""
     if not any(map(_is_read_only_bind, mounts)):
         return {}
-    places = [(plain_path(str(mount.get("destination"))), mount) for mount in mounts]
+    places = [(plain_path(str(mount.get("destination"))).rstrip("/") + "/", mount) for mount in mounts]
     found = {}
     for target in targets:
         place, volume = _over(places, target)
@@ -30,10 +30,11 @@ def read_only(mounts: Sequence[Mapping[str, Any]], targets: Iterable[str]) -> di
 def _over(
     places: Sequence[tuple[str, Mapping[str, Any]]], target: str
 ) -> tuple[str, Mapping[str, Any] | None]:
-    """The last mount at or above it, and where: what is seen there."""
+    """The last mount at or above it, and where: what is seen there. Places end with a slash."""
     over: tuple[str, Mapping[str, Any] | None] = ("", None)
+    below = target + "/"
     for place, mount in places:
-        if target == place or target.startswith(place.rstrip("/") + "/"):
+        if below.startswith(place):
             over = place, mount
     return over
 

@@ -192,3 +192,16 @@ def test_ranks_prefer_nvlink_to_any_bus() -> None:
     assert sorted(ranks, key=lambda uuid: -ranks[uuid]) == ["g", "a", "b", "c", "d", "e", "f"]
     assert ranks["g"] == 104 and ranks["f"] == 0
     assert links.from_nvml({"a": 10, "b": 60}, {"a": 0, "b": 1, "c": 2}) == {"a": 50, "b": 101, "c": 102}
+
+
+@given(st.lists(st.lists(st.integers(0, 200), min_size=5, max_size=5), min_size=5, max_size=5), st.data())
+def test_sums_are_those_of_all_pairs(said: list[list[int]], data: st.DataObject) -> None:
+    """Whatever the two of a pair say of each other; a GPU has no link to itself."""
+    gpus = [
+        Gpu(at, f"GPU-{at}", "A", GIB, links={f"GPU-{to}": rank for to, rank in enumerate(row) if rank})
+        for at, row in enumerate(said)
+    ]
+    others = data.draw(st.lists(st.sampled_from(gpus), unique_by=lambda gpu: gpu.uuid))
+    assert links.sums(gpus, others) == {
+        gpu.uuid: sum(links.rank(gpu, other) for other in others if other.uuid != gpu.uuid) for gpu in gpus
+    }
