@@ -7,9 +7,9 @@ The last line is one JSON object. `added_ns` and `added_ns_100k`: to a cuMemAllo
 call that is only forwarded. `start_added_ms`: to starting /bin/true preloaded.
 
 In time computed, not passed (interpose_crowd.c): `added_ns_1m`: with 1 000 000 live blocks, the worse of both sizes;
-`async_added_ns`: to a pair of cuMemAllocAsync and cuMemFreeAsync; `eight_threads_ratio`: what is added to a pair of 2
-MiB in 8 threads at once (`added_ns_8_threads`, the median of the threads) by what is added in one, before a driver
-whose threads share nothing: then all that they cost each other is the library's.
+`async_added_ns`: to a pair of cuMemAllocAsync and cuMemFreeAsync (both medians of nine series); `eight_threads_ratio`:
+what is added to a pair of 2 MiB in 8 threads at once (`added_ns_8_threads`, the median of the threads) by what is
+added in one, before a driver whose threads share nothing: then all that they cost each other is the library's.
 `added_ns_8_threads_of_a_locked_driver`: the same before the simulated driver, whose threads wait for its one lock; the
 library changes how they fall in with each other there, so it varies by hundreds of ns. In both, all threads are at the
 bare driver or all at the library. `added_ns_64_procs`: what 64 other processes in the container, which hold a block
