@@ -34,6 +34,7 @@ def test_a_process_is_its_pid_and_its_start() -> None:
     with running("sleep", "3600") as child:
         pidfd = os.pidfd_open(child.pid)
         found = processes.identify(pidfd)
+        assert found == Process(child.pid, processes.start_of(child.pid) or -1)
         assert found is not None and found.pid == child.pid == processes.pid_of(pidfd)
         assert not processes.has_exited(pidfd)
         child.kill()
