@@ -22,7 +22,7 @@ CUresult gp_refuse(int gpu, uint64_t bytes, const char *api) {
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-static __attribute__((noinline)) CUresult last_attempt(int gpu, uint64_t bytes, const char *api) {
+CUresult gp_last_attempt(int gpu, uint64_t bytes, const char *api) {
     struct gp_ledger *ledger = gp_session();
     if (!ledger || gpu < 0 || bytes >= GP_ENDLESS)
         return gp_refuse(gpu, bytes, api);
@@ -35,10 +35,6 @@ static __attribute__((noinline)) CUresult last_attempt(int gpu, uint64_t bytes, 
     else if (verdict == GP_REFUSED)
         gp_refuse(gpu, bytes, api);
     return verdict == GP_GRANTED ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-CUresult gp_admit(int gpu, uint64_t bytes, const char *api) {
-    return __builtin_expect(gp_try(gpu, bytes), 1) ? CUDA_SUCCESS : last_attempt(gpu, bytes, api);
 }
 
 void gp_count(int gpu, uint64_t bytes) {

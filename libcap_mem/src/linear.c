@@ -118,6 +118,7 @@ struct hold {
     struct gp_place at;
     const char *api;
     uint64_t bytes;
+    uint64_t asked;
     int small;
     size_t free; /* of the GPU, where it is to be seen how large a slab is; else 0 */
 };
@@ -140,6 +141,7 @@ static CUresult hold(struct hold *held, uint64_t bytes, const char *api) {
     if (rc)
         return rc;
     held->api = api;
+    held->asked = bytes;
     held->free = 0;
     held->small = is_small(bytes);
     if (held->small) {
@@ -209,7 +211,7 @@ static CUresult settle_small(struct hold *held, CUdeviceptr address, uint64_t by
 
 static CUresult settle_large(struct hold *held, CUdeviceptr address, uint64_t bytes) {
     struct gp_block block = {.key = gp_key(GP_POINTER, address), .other = (uint64_t)held->at.context};
-    if (!correct(held, bytes))
+    if (bytes != held->asked && !correct(held, bytes))
         return undo(held, address, 0);
     block.bytes = held->bytes;
     block.gpu = (uint8_t)held->at.gpu;
