@@ -5,7 +5,7 @@
         manifest.json   what is in it: commit, Python versions, machine
         bin/            C programs: pages, clients, the bench, the tracer; runc
         site/           gpuportion as this checkout builds it, its requirements, the tests' Python files
-            _cffi_backend.*   one for each Python version
+            _cffi_backend.*, orjson/*.so   one for each Python version
 
     tests/gpu/pack [--out FOLDER] [--tar]
 
@@ -33,11 +33,12 @@ from tests.support.native import ROOT
 PROGRAMS: Final = ("gpu_pages", "gpu_client", "gpu_bench")
 TRACER: Final = "libgpu_trace.so"
 """Of x86-64 alone."""
-PURE: Final = {"pynvml": True, "yaml": True, "tomli": False}
-"""Modules of one file or folder of Python that gpuportion needs, taken from this environment. False: only Python 3.10
+PURE: Final = {"pynvml": True, "yaml": True, "orjson": True, "tomli": False}
+"""What gpuportion needs of one file or folder of Python, taken from this environment. False: only Python 3.10
 needs it."""
 VERSIONS: Final = ("3.10", "3.11", "3.12", "3.13", "3.14")
-CFFI: Final = "cffi>=2.1"
+COMPILED: Final = {"cffi>=2.1": "_cffi_backend.", "orjson>=3.10": "orjson/"}
+"""Requirements with a part for each Python version, and how what is taken of their wheels begins."""
 LARGEST: Final = 60 << 20
 """Bytes: what is sent to such a machine is often limited to 64 MiB."""
 
@@ -124,36 +125,47 @@ def _requirements(site: Path) -> None:
 
 
 def _backends(site: Path, here_only: bool) -> list[str]:
-    """cffi's compiled part: this Python's, and those of the other versions by pip. The versions that are there."""
-    here = importlib.util.find_spec("_cffi_backend")
-    assert here is not None and here.origin is not None
-    shutil.copy(here.origin, site)
+    """The compiled parts: this Python's, and those of the other versions by pip. The versions that are there."""
+    for module in ("_cffi_backend", "orjson.orjson"):
+        here = importlib.util.find_spec(module)
+        assert here is not None and here.origin is not None
+        shutil.copy(here.origin, site / module.rpartition(".")[0])
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     others = [] if here_only else [each for each in VERSIONS if each != version and _fetched(each, site)]
     return sorted([version, *others])
 
 
 def _fetched(version: str, site: Path) -> bool:
+    """Whether all of COMPILED is there for this version of Python."""
     cache = native.build_folder() / "gpu-wheels" / version
-    if not list(cache.glob("*.whl")):
-        _download(version, cache)
+    for requirement, begin in COMPILED.items():
+        if not _taken(cache, begin, site):
+            _download(requirement, version, cache)
+            if not _taken(cache, begin, site):
+                what = f"no {requirement} for Python {version}"
+                print(f"pack: {what}: there the daemon's parts are skipped", file=sys.stderr)
+                return False
+    return True
+
+
+def _taken(cache: Path, begin: str, site: Path) -> bool:
+    """Whether a wheel there has files whose names begin so; they are put into `site`."""
     for wheel in cache.glob("*.whl"):
         with zipfile.ZipFile(wheel) as file:
-            for name in file.namelist():
-                if name.startswith("_cffi_backend."):
-                    file.extract(name, site)
-                    return True
-    print(f"pack: no cffi for Python {version}: there the daemon's parts are skipped", file=sys.stderr)
+            names = [name for name in file.namelist() if name.startswith(begin)]
+            file.extractall(site, names)
+            if names:
+                return True
     return False
 
 
-def _download(version: str, cache: Path) -> None:
+def _download(requirement: str, version: str, cache: Path) -> None:
     machine = os.uname().machine
     platforms = [f"manylinux2014_{machine}", f"manylinux_2_17_{machine}", f"manylinux_2_28_{machine}"]
     options = [word for platform in platforms for word in ("--platform", platform)]
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     options += ["--implementation", "cp", "--python-version", version, "--dest", str(cache)]
-    subprocess.run([*pip, *options, CFFI], check=False, capture_output=True)
+    subprocess.run([*pip, *options, requirement], check=False, capture_output=True)
 
 
 def _programs(folder: Path) -> None:

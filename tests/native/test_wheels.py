@@ -38,7 +38,7 @@ GUESTS = (2, 17)
 BUILD_ONLY = {
     "CMakeLists.txt", "generate.py", "write_sentences.py", "driver_api.tsv", "nvml_names.txt",
 }  # fmt: skip
-MODULES = ("cffi", "_cffi_backend", "pycparser", "pynvml", "yaml", "tomli")
+MODULES = ("cffi", "_cffi_backend", "orjson", "pycparser", "pynvml", "yaml", "tomli")
 """What gpuportion depends on, and these on, as far as this Python needs it."""
 
 MEMORY = """
