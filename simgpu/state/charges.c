@@ -185,12 +185,15 @@ static void raise_high(struct sim_shared *at, uint64_t to) {
 }
 
 // A free slot, locked by this process and emptied; -1: none. The probe sees our own locks, which F_OFD_SETLK
-// on our own descriptor would pass over.
+// on our own descriptor would pass over. It's nobody's before it's locked: from then on, until it is
+// emptied, its last owner's memory would seem to be held by somebody who lives.
 static int claim(struct sim_view *view) {
     for (int slot = 0; slot < SIM_SLOTS; slot++) {
-        if (sim_alive(view, slot) || !lock_life(view->life, slot, F_WRLCK))
+        sim_word *pid = &view->at->slot[slot].pid;
+        uint64_t last = atomic_load(pid);
+        if (sim_alive(view, slot) || !atomic_compare_exchange_strong(pid, &last, 0) ||
+            !lock_life(view->life, slot, F_WRLCK))
             continue;
-        atomic_store(&view->at->slot[slot].pid, 0);
         if (view->self < 0)
             view->self = slot;
         empty_all(view, (unsigned)slot, true);
