@@ -22,8 +22,9 @@ from tests.support.daemon import MIB, Cgroup, Daemon
 
 CONTAINERS: Final = 200
 GPUS: Final = 16
-SETTLING: Final = 40
-"""Seconds for what the daemon has to learn of new processes."""
+SETTLING: Final = 75
+"""Seconds for what the daemon has to learn of new processes, and until the time of their reservations is over, when it
+looks at each once more."""
 
 SECONDS: Final = 30
 SIZE: Final = 1024 * MIB

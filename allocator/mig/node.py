@@ -56,6 +56,8 @@ class MigNode:
 
     def _take(self, uuid: str, reading: MigReading) -> None:
         """How many compute slices a GPU has is remembered: a driver that fails does not tell, and it stays the same."""
+        if self._readings.get(uuid) is reading:
+            return
         self._readings[uuid] = reading
         if reading.profiles:
             self._slices[uuid] = geometry_of(reading.profiles).compute

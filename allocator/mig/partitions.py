@@ -253,6 +253,8 @@ class Partitions:
     def look(self) -> None:
         """End what takes too long, make book and driver agree, and remove what is due."""
         self._at_work.give_up_late()
+        if not list(self._book):
+            return  # no instance is ours, nor to be
         seen = {
             gpu.uuid: reading.instances
             for gpu, reading in self.node.readings()

@@ -72,8 +72,10 @@ int nvml_driver(void);
 unsigned nvml_loads(void);
 int nvml_board(nvmlDevice_t device);
 
-// Host pids as the caller sees them: processes.c asks, pids.c answers. 0: not visible from here.
-unsigned pid_here(unsigned slot);
+// Host pids as the caller sees them: processes.c asks, pids.c answers. 0: not visible from here. `here`: the
+// pid namespace that the caller is in.
+uint64_t pid_space_here(void);
+unsigned pid_here(unsigned slot, uint64_t here);
 #pragma GCC visibility pop
 
 #define ENTER()                                                                                              \

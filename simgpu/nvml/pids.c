@@ -55,10 +55,14 @@ static unsigned search(uint64_t space, uint64_t pid) {
     return found;
 }
 
-unsigned pid_here(unsigned slot) {
+uint64_t pid_space_here(void) {
+    return pid_space_of("self");
+}
+
+unsigned pid_here(unsigned slot, uint64_t here) {
     const struct sim_slot *owner = &nvml.view.at->slot[slot];
     uint64_t pid = atomic_load(&owner->pid), space = atomic_load(&owner->pid_space);
-    if (!pid || space == pid_space_of("self"))
+    if (!pid || space == here)
         return (unsigned)pid;
     char process[24];
     snprintf(process, sizeof process, "%u", known[slot]);

@@ -34,13 +34,15 @@ static unsigned add(struct process *all, unsigned n, const struct process *one) 
     return n;
 }
 
-static unsigned collect_account(unsigned account, unsigned gi, struct process *all, unsigned n) {
-    unsigned high = (unsigned)atomic_load(&nvml.view.at->high);
-    if (!sim_used(&nvml.view, account))
+// Of the slots below `high`.
+static unsigned collect_account(unsigned account, unsigned gi, unsigned high, struct process *all,
+                                unsigned n) {
+    if (!sim_charged(&nvml.view, account))
         return n;
-    for (unsigned slot = 0; slot < high && n < SIM_SLOTS; slot++) {
+    uint64_t space = pid_space_here();
+    for (unsigned slot = 0; slot < high; slot++) {
         uint64_t held = sim_held(&nvml.view, (int)slot, account);
-        unsigned pid = held && sim_alive(&nvml.view, (int)slot) ? pid_here(slot) : 0;
+        unsigned pid = held && sim_alive(&nvml.view, (int)slot) ? pid_here(slot, space) : 0;
         struct process one = {pid, held, gi, gi == NO_INSTANCE ? NO_INSTANCE : compute_used(slot, account)};
         if (pid)
             n = add(all, n, &one);
@@ -48,22 +50,31 @@ static unsigned collect_account(unsigned account, unsigned gi, struct process *a
     return n;
 }
 
-static unsigned collect_instance(struct part part, struct process *all) {
-    unsigned found = collect_account(sim_account(part.device, part.gi), part.gi, all, 0), n = 0;
+static unsigned collect_instance(struct part part, unsigned high, struct process *all) {
+    unsigned n = 0, found = collect_account(sim_account(part.device, part.gi), part.gi, high, all, 0);
     for (unsigned i = 0; i < found; i++)
         if (all[i].compute_instance == part.ci)
             all[n++] = all[i];
     return n;
 }
 
-unsigned nvml_holders(nvmlDevice_t device, struct process *all) {
-    struct part part;
-    if (read_handle(MIG_DEVICE, device, &part))
-        return collect_instance(part, all);
-    unsigned n = collect_account(number_of(device), NO_INSTANCE, all, 0);
-    for (unsigned gi = 0; gi < SIM_INSTANCES && mig_enabled(number_of(device)); gi++)
-        n = collect_account(sim_account(number_of(device), gi), gi, all, n);
+static unsigned collect_device(unsigned device, unsigned instances, unsigned high, struct process *all) {
+    unsigned n = collect_account(device, NO_INSTANCE, high, all, 0);
+    for (unsigned gi = 0; gi < instances; gi++)
+        n = collect_account(sim_account(device, gi), gi, high, all, n);
     return n;
+}
+
+struct process *nvml_holders(nvmlDevice_t device, unsigned *n) {
+    struct part part;
+    bool is_part = read_handle(MIG_DEVICE, device, &part);
+    unsigned instances = !is_part && mig_enabled(number_of(device)) ? SIM_INSTANCES : 0;
+    unsigned high = (unsigned)atomic_load(&nvml.view.at->high);
+    struct process *all = calloc((size_t)high * (1 + instances) + 1, sizeof *all);
+    *n = !all      ? 0
+         : is_part ? collect_instance(part, high, all)
+                   : collect_device(number_of(device), instances, high, all);
+    return all;
 }
 
 // Writes down as many as there is room for; the count is that of all.
@@ -72,9 +83,9 @@ static int report(nvmlDevice_t device, unsigned *count, void *out, size_t size) 
     NEED_PERMISSION(!is_device(device) || may_see_all(number_of(device)));
     if (is_device(device) && nvml_board(device))
         return nvml_board(device);
-    struct process *all = calloc(SIM_SLOTS, sizeof *all);
+    unsigned room = *count, n = 0;
     bool silent = is_device(device) && board_number(device, "board.%u.silent");
-    unsigned room = *count, n = all && !silent ? nvml_holders(device, all) : 0;
+    struct process *all = silent ? NULL : nvml_holders(device, &n);
     *count = n;
     int result = n > room ? NVML_INSUFFICIENT_SIZE : n && !out ? NVML_INVALID_ARGUMENT : NVML_SUCCESS;
     for (unsigned i = 0; i < n && !result; i++)

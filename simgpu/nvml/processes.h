@@ -10,6 +10,6 @@ struct process {
 };
 
 #pragma GCC visibility push(hidden)
-// Into all[SIM_SLOTS]; how many there are. What a device's instances hold is the device's too.
-unsigned nvml_holders(nvmlDevice_t device, struct process *all);
+// To be freed; how many there are. What a device's instances hold is the device's too.
+struct process *nvml_holders(nvmlDevice_t device, unsigned *n);
 #pragma GCC visibility pop

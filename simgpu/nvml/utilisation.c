@@ -45,8 +45,8 @@ static int samples(nvmlDevice_t device, unsigned *count, void *out,
     ENTER_DEVICE(device, count);
     NEED_PERMISSION(may_see_all(number_of(device)));
     unsigned load = board_number(device, "board.%u.load");
-    struct process *all = calloc(SIM_SLOTS, sizeof *all);
-    unsigned n = all ? nvml_holders(device, all) : 0, room = out ? *count : 0;
+    unsigned n, room = out ? *count : 0;
+    struct process *all = nvml_holders(device, &n);
     *count = n;
     int result = !load || !n ? NVML_NOT_FOUND : n > room ? NVML_INSUFFICIENT_SIZE : NVML_SUCCESS;
     for (unsigned i = 0; i < n && !result; i++)
@@ -102,8 +102,8 @@ API(nvmlDeviceGetAccountingPids, nvmlDevice_t device, unsigned *count, unsigned 
     ENTER_DEVICE(device, count);
     if (!accounts(device))
         return NVML_NOT_SUPPORTED;
-    struct process *all = calloc(SIM_SLOTS, sizeof *all);
-    unsigned n = all ? nvml_holders(device, all) : 0, room = pids ? *count : 0;
+    unsigned n, room = pids ? *count : 0;
+    struct process *all = nvml_holders(device, &n);
     *count = n;
     for (unsigned i = 0; i < n && n <= room; i++)
         pids[i] = all[i].pid;
@@ -116,8 +116,8 @@ static int stats_of(nvmlDevice_t device, unsigned pid, struct stats *out) {
     ENTER_DEVICE(device, out);
     if (!accounts(device))
         return NVML_NOT_SUPPORTED;
-    struct process *all = calloc(SIM_SLOTS, sizeof *all);
-    unsigned n = all ? nvml_holders(device, all) : 0, i = 0;
+    unsigned n, i = 0;
+    struct process *all = nvml_holders(device, &n);
     while (i < n && all[i].pid != pid)
         i++;
     if (i < n) {

@@ -272,3 +272,7 @@ uint64_t sim_used(const struct sim_view *view, unsigned account) {
     }
     return used;
 }
+
+bool sim_charged(const struct sim_view *view, unsigned account) {
+    return units(atomic_load(&view->at->total[account].word));
+}

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds and opens the state file and reads its text. Knows nothing of slots and charges.
+// Finds and opens the state file and reads its text. Its lines stay where they are as long as the file lives,
+// only values change (simgpu/sickness.py): so where each one is, is looked up once. Knows nothing of slots
+// and charges.
 #include "state.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -12,17 +14,44 @@
 static const char in_container[] = "/dev/gpuportion-sim";
 static const char on_host[] = "/run/gpuportion-sim/state";
 
+static unsigned hash(const char *name, size_t n) {
+    uint32_t mixed = 2166136261u;
+    for (size_t i = 0; i < n; i++)
+        mixed = (mixed ^ (unsigned char)name[i]) * 16777619u;
+    return mixed % SIM_LINES;
+}
+
+// The first free place from the one that its key leads to. No line of the text is at 0, which says free.
+static bool note_line(struct sim_view *view, size_t at, size_t n) {
+    if (view->lines++ >= SIM_LINES / 2)
+        return false;
+    unsigned place = hash(view->at->text + at, n);
+    while (view->line[place])
+        place = (place + 1) % SIM_LINES;
+    view->line[place] = (uint16_t)at;
+    return true;
+}
+
+static bool note_lines(struct sim_view *view) {
+    const char *text = view->at->text, *end = text + SIM_TEXT;
+    const char *line = memchr(text, '\n', SIM_TEXT);
+    while (line && ++line < end && *line) {
+        const char *next = memchr(line, '\n', (size_t)(end - line));
+        const char *space = next ? memchr(line, ' ', (size_t)(next - line)) : NULL;
+        if (space && !note_line(view, (size_t)(line - text), (size_t)(space - line)))
+            return false;
+        line = next;
+    }
+    return true;
+}
+
 static const char *find_value(const struct sim_view *view, const char *key, unsigned device) {
     char name[64];
-    int n = snprintf(name, sizeof name, key, device);
-    const char *end = view->at->text + SIM_TEXT;
-    for (const char *line = view->at->text; line < end && *line;) {
-        const char *next = memchr(line, '\n', (size_t)(end - line));
-        if (!next)
-            break;
-        if (next - line > n && !memcmp(line, name, (size_t)n) && line[n] == ' ')
+    size_t n = (size_t)snprintf(name, sizeof name, key, device);
+    for (unsigned place = hash(name, n); view->line[place]; place = (place + 1) % SIM_LINES) {
+        const char *line = view->at->text + view->line[place];
+        if (n < (size_t)SIM_TEXT - view->line[place] && !memcmp(line, name, n) && line[n] == ' ')
             return line + n + 1;
-        line = next + 1;
     }
     return NULL;
 }
@@ -65,7 +94,7 @@ static int map(struct sim_view *view) {
     view->at = mmap(NULL, sizeof *view->at, PROT_READ | PROT_WRITE, MAP_SHARED, view->probe, 0);
     if (view->at == MAP_FAILED)
         return errno;
-    if (memcmp(view->at->text, SIM_VERSION, sizeof SIM_VERSION - 1)) {
+    if (memcmp(view->at->text, SIM_VERSION, sizeof SIM_VERSION - 1) || !note_lines(view)) {
         munmap(view->at, sizeof *view->at);
         return EPROTO;
     }

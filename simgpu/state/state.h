@@ -2,7 +2,9 @@
 // The state of the simulated devices: one file that every process which opened the driver maps. It says what
 // each process holds of each device, without locks. Knows nothing of CUDA or NVML.
 //
-//     0        text, "key value" lines: boards, costs, version; written once, before any process opens it
+//     0        text, "key value" lines: boards, costs, version; written before any process opens it. Later
+//     only
+//              values change, in place
 //     64 KiB   binary: the totals, the slots, MIG (mig.h), and per account and slot a cell (what it holds)
 //     and
 //              an intent
@@ -25,6 +27,7 @@
 #define SIM_VERSION "gpuportion-sim 2\n"
 #define SIM_CUDA 13050 // what the libraries are made to be, not a setting
 #define SIM_TEXT 65536
+#define SIM_LINES 8192 // places for the text's lines, of which half may be taken
 #define SIM_DEVICES 16
 #define SIM_SLOTS 4096
 #define SIM_UNIT 65536   // bytes; charges are rounded up to it
@@ -93,6 +96,8 @@ struct sim_view {
     unsigned visible;                // devices that it sees ...
     unsigned device[SIM_DEVICES];    // ... and their numbers in the state
     uint64_t capacity[SIM_ACCOUNTS]; // bytes that processes can take
+    unsigned lines;                  // how many the text has ...
+    uint16_t line[SIM_LINES];        // ... and where each begins, by its key; 0: none
 };
 
 #pragma GCC visibility push(hidden)
@@ -114,6 +119,7 @@ void sim_release(struct sim_view *view, int slot);
 bool sim_alive(const struct sim_view *view, int slot);
 uint64_t sim_held(const struct sim_view *view, int slot, unsigned account);
 uint64_t sim_used(const struct sim_view *view, unsigned account); // bytes held by the living
+bool sim_charged(const struct sim_view *view, unsigned account);  // anything, by the living or the dead
 
 // Who has a device (by its number) or a compute instance (mig.h) open: for as long as its slot is held.
 void sim_use(struct sim_view *view, unsigned place);
