@@ -152,7 +152,7 @@ def _answers(sock: socket.socket) -> None:
 def check_edited_here(spec: dict[str, Any]) -> None:
     """As in process, but with the daemon's own places."""
     for mount in spec["mounts"]:
-        if mount["destination"] == "/.gpuportion/policy":
+        if mount.get("destination") == "/.gpuportion/policy":  # what is no mount is the runtime's to refuse
             assert "/grants/" in mount["source"] and os.path.getsize(mount["source"]) > 0
             mount["source"] = "/run/gpuportion/grants/" + mount["source"].partition("/grants/")[2]
     check_edited(spec)
