@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,21 +19,34 @@ KNOWN, UNKNOWN = Share(UUID, 0, 1 << 30), Share(OTHER, 4, 1 << 30)
 MINORS = {UUID: 0, OTHER: 6}
 
 
-@pytest.fixture(autouse=True)
-def files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The spec is of another host: none of its files is here."""
-    monkeypatch.setattr("os.path.exists", lambda path: True)
+Make = Callable[..., cdi.Spec]
 
 
-def spec(**changes: Any) -> cdi.Spec:
-    return cdi.parse({**document(), **changes}, "/etc/cdi/nvidia.yaml")
+@pytest.fixture
+def spec(tmp_path: Path) -> Make:
+    """Makes a spec of another host, whose files are below a folder of ours."""
+
+    def make(**changes: Any) -> cdi.Spec:
+        made = {**document(), **changes}
+        edits = dict(made["containerEdits"])
+        if "mounts" in edits:
+            edits["mounts"] = [{**one, "hostPath": placed(one["hostPath"])} for one in edits["mounts"]]
+        return cdi.parse({**made, "containerEdits": edits}, "/etc/cdi/nvidia.yaml")
+
+    def placed(file: str) -> str:
+        path = Path(f"{tmp_path}{file}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return str(path)
+
+    return make
 
 
 def nodes(edits: cdi.ContainerEdits) -> list[str]:
     return [node.path for node in edits.device_nodes]
 
 
-def test_its_node_is_named_by_the_drivers_number() -> None:
+def test_its_node_is_named_by_the_drivers_number(spec: Make) -> None:
     """Not by NVML's index; all else is what any GPU of the spec gets."""
     found = injection.device_edits((spec(),), [UNKNOWN], MINORS)
     assert nodes(found) == ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia6"]
@@ -41,7 +56,7 @@ def test_its_node_is_named_by_the_drivers_number() -> None:
     assert (found.mounts, found.hooks, found.env) == (known.mounts, known.hooks, known.env)
 
 
-def test_a_gpu_beside_it_that_the_spec_has_is_as_before() -> None:
+def test_a_gpu_beside_it_that_the_spec_has_is_as_before(spec: Make) -> None:
     """Its nodes for graphics are there; nothing is there twice."""
     found = injection.device_edits((spec(),), [KNOWN, UNKNOWN], MINORS)
     assert nodes(found) == [
@@ -50,7 +65,7 @@ def test_a_gpu_beside_it_that_the_spec_has_is_as_before() -> None:
     assert len(found.mounts) == len(set(found.mounts)) == 5
 
 
-def test_the_host_s_dev_is_where_the_spec_has_it() -> None:
+def test_the_host_s_dev_is_where_the_spec_has_it(spec: Make) -> None:
     """As of a driver in a folder of its own."""
     edits = {
         **document()["containerEdits"],
@@ -64,7 +79,7 @@ def test_the_host_s_dev_is_where_the_spec_has_it() -> None:
     ("without", "said"),
     [("mounts", "mounts the driver's libcuda.so for all devices"), ("deviceNodes", "has no /dev/nvidiactl")],
 )
-def test_a_spec_without_the_driver_is_no_ground(without: str, said: str) -> None:
+def test_a_spec_without_the_driver_is_no_ground(spec: Make, without: str, said: str) -> None:
     """What to run is said."""
     edits = {key: value for key, value in document()["containerEdits"].items() if key != without}
     with pytest.raises(GpuportionError) as refusal:
