@@ -19,6 +19,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -115,7 +116,7 @@ static void fight(uint64_t held[HELD], unsigned *dice, uint32_t phase) {
     size_t size = sizes[(unsigned)rand_r(dice) % (sizeof sizes / sizeof *sizes)];
     int ordered = phase == POOL || rand_r(dice) % 5 == 0;
     judge(ordered ? cu.alloc_async(at, size, NULL) : cu.alloc(at, size));
-    if (phase == STORM && rand_r(dice) % 64 == 0)
+    if (phase == STORM && rand_r(dice) % 256 == 0)
         fork_for_a_while();
 }
 
@@ -222,6 +223,7 @@ int main(int argc, char **argv) {
     pthread_t threads[64];
     if (argc != 7)
         return 2;
+    signal(SIGCHLD, SIG_IGN); /* thousands of them, whom nobody waits for */
     page = map(argv[1], 0, sizeof *page, PROT_READ | PROT_WRITE);
     total = map(argv[5], strtoul(argv[6], NULL, 0), 8, PROT_READ);
     limit = strtoul(argv[4], NULL, 0);
