@@ -8,6 +8,7 @@ One thread. Knows nothing of what is waited for."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
@@ -30,8 +31,9 @@ class Wait(Generic[T]):
         if self._value:
             return
         self._value.append(value)
-        if self._then is not None:
-            self._then(value)
+        then, self._then = self._then, None
+        if then is not None:
+            then(value)
 
     def then(self, call: Callable[[T], None]) -> None:
         """Call this with the value; at once, if it is there."""
@@ -49,14 +51,16 @@ def drive(steps: Steps[T]) -> Wait[T]:
 
     What they raise is theirs to catch: after the first wait nobody else could."""
     result: Wait[T] = Wait()
-
-    def go_on(value: Any) -> None:
-        try:
-            waited = steps.send(value)
-        except StopIteration as end:
-            result.end(end.value)
-            return
-        waited.then(go_on)
-
-    go_on(None)
+    _go_on(steps, result, None)
     return result
+
+
+def _go_on(steps: Steps[T], result: Wait[T], value: Any) -> None:
+    """Nothing here refers to itself: what a request brought is let go with its answer, not when Python looks for
+    circles."""
+    try:
+        waited = steps.send(value)
+    except StopIteration as end:
+        result.end(end.value)
+        return
+    waited.then(functools.partial(_go_on, steps, result))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
+import pytest
+
 from gpuportion.allocator.pending import Steps, Wait, drive
 
 
@@ -42,3 +47,25 @@ def test_the_first_end_counts() -> None:
     wait.end(None)
     wait.end(3)
     assert told == [None]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_answer_is_let_go_when_it_was_sent(waits: bool) -> None:
+    """Without Python's search for circles, which comes late and keeps everybody waiting: it has the whole spec."""
+
+    class Answer:
+        pass
+
+    def operation(waited: Wait[int]) -> Steps[Answer]:
+        if waits:
+            yield waited
+        return Answer()
+
+    gc.disable()
+    try:
+        waited, seen = Wait[int](), list[weakref.ref[Answer]]()
+        drive(operation(waited)).then(lambda answer: seen.append(weakref.ref(answer)))
+        waited.end(0)
+        assert seen[0]() is None
+    finally:
+        gc.enable()
