@@ -195,7 +195,9 @@ def test_ranks_prefer_nvlink_to_any_bus() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(st.integers(0, 200), min_size=5, max_size=5), min_size=5, max_size=5), st.data())
+@given(
+    st.lists(st.lists(st.sampled_from([0, 9, 50]), min_size=5, max_size=5), min_size=5, max_size=5), st.data()
+)
 def test_sums_are_those_of_all_pairs(said: list[list[int]], data: st.DataObject) -> None:
     """Whatever the two of a pair say of each other; a GPU has no link to itself."""
     gpus = [
