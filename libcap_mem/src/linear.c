@@ -21,12 +21,16 @@
 #include "raw.h"
 #include "sizes.h"
 
-enum { LOOKS = 8, LARGEST_SLAB = 16 << 20 };
+enum { LOOKS = 8, TRIES = 1024, LARGEST_SLAB = 16 << 20 };
 
 struct own {
     uint64_t spare[GP_MAX_GPUS]; /* bytes charged for a slab that no block lies in */
     uint64_t slab[GP_MAX_GPUS];  /* bytes of a slab, where it was seen */
-    uint32_t looks[GP_MAX_GPUS]; /* at small blocks, to see it */
+    uint32_t
+        looks[GP_MAX_GPUS]; /* at small blocks, to see it, of which no other thread took memory meanwhile */
+    uint32_t began[GP_MAX_GPUS]; /* blocks, until LOOKS were had, or TRIES blocks: then all that is to be seen
+                                    was */
+    uint32_t ended[GP_MAX_GPUS];
 };
 
 static struct own *own(void) {
@@ -120,20 +124,43 @@ struct hold {
     uint64_t bytes;
     uint64_t asked;
     int small;
-    size_t free; /* of the GPU, where it is to be seen how large a slab is; else 0 */
+    uint32_t turn; /* its number among `began`; 0: it's not among them */
+    size_t free;   /* of the GPU, where it is to be seen how large a slab is; else 0 */
 };
 
 static int is_small(uint64_t bytes) {
     return bytes <= GP_LARGE;
 }
 
-static size_t look(int gpu) {
+static inline int is_looking(const struct own *mine, int gpu) {
+    return mine && gpu >= 0 && __atomic_load_n(&mine->looks[gpu], __ATOMIC_RELAXED) < LOOKS &&
+           __atomic_load_n(&mine->began[gpu], __ATOMIC_RELAXED) < TRIES;
+}
+
+/* A small block that is made while no other thread makes one shows how large a slab is. */
+static __attribute__((noinline)) void look(struct hold *held, struct own *mine) {
+    int gpu = held->at.gpu;
     size_t free = 0, total;
-    struct own *mine = own();
-    if (!mine || gpu < 0 || __atomic_load_n(&mine->looks[gpu], __ATOMIC_RELAXED) >= LOOKS)
+    held->turn = __atomic_add_fetch(&mine->began[gpu], 1, __ATOMIC_SEQ_CST);
+    int alone = __atomic_load_n(&mine->ended[gpu], __ATOMIC_SEQ_CST) == held->turn - 1;
+    if (held->small && alone && !real_cuMemGetInfo_v2(&free, &total))
+        held->free = free;
+}
+
+/* Whether what is free has been changed by this thread alone since its `look`, within this process. */
+static int was_alone(const struct hold *held, struct own *mine) {
+    int gpu = held->at.gpu;
+    if (!held->free || __atomic_load_n(&mine->began[gpu], __ATOMIC_SEQ_CST) != held->turn ||
+        !is_looking(mine, gpu))
         return 0;
-    __atomic_fetch_add(&mine->looks[gpu], 1, __ATOMIC_RELAXED);
-    return real_cuMemGetInfo_v2(&free, &total) ? 0 : free;
+    __atomic_fetch_add(&mine->looks[gpu], 1, __ATOMIC_SEQ_CST);
+    return 1;
+}
+
+static void end_look(const struct hold *held) {
+    struct own *mine = held->turn ? own() : NULL;
+    if (mine)
+        __atomic_fetch_add(&mine->ended[held->at.gpu], 1, __ATOMIC_SEQ_CST);
 }
 
 static CUresult hold(struct hold *held, uint64_t bytes, const char *api) {
@@ -143,16 +170,22 @@ static CUresult hold(struct hold *held, uint64_t bytes, const char *api) {
     held->api = api;
     held->asked = bytes;
     held->free = 0;
+    held->turn = 0;
     held->small = is_small(bytes);
+    struct own *mine = own();
+    if (__builtin_expect(is_looking(mine, held->at.gpu), 0))
+        look(held, mine);
     if (held->small) {
-        held->free = look(held->at.gpu);
         if ((held->bytes = take_spare(held->at.gpu)))
             return CUDA_SUCCESS;
-        held->bytes = slab_bytes(own(), held->at.gpu);
+        held->bytes = slab_bytes(mine, held->at.gpu);
     } else {
         held->bytes = gp_round_up(bytes, gp_page(held->at.gpu));
     }
-    return gp_admit(held->at.gpu, held->bytes, api);
+    rc = gp_admit(held->at.gpu, held->bytes, api);
+    if (__builtin_expect(rc != CUDA_SUCCESS, 0))
+        end_look(held);
+    return rc;
 }
 
 static void let_go(const struct hold *held, int small) {
@@ -179,7 +212,7 @@ static int learn(struct hold *held) {
     size_t free, total;
     int gpu = held->at.gpu;
     struct own *mine = own();
-    if (!held->free || real_cuMemGetInfo_v2(&free, &total) || free >= held->free)
+    if (!held->free || real_cuMemGetInfo_v2(&free, &total) || !was_alone(held, mine) || free >= held->free)
         return 1;
     if (may_be_slab(held->free - free, gpu) && held->free - free > slab_bytes(mine, gpu))
         __atomic_store_n(&mine->slab[gpu], held->free - free, __ATOMIC_RELAXED);
@@ -224,11 +257,14 @@ static CUresult settle_large(struct hold *held, CUdeviceptr address, uint64_t by
 static CUresult settle(CUresult rc, struct hold *held, CUdeviceptr *dptr, uint64_t bytes) {
     if (rc || !*dptr) {
         let_go(held, held->small);
-        return rc;
+    } else {
+        rc = held->small && is_small(bytes) ? settle_small(held, *dptr, bytes)
+                                            : settle_large(held, *dptr, bytes);
+        if (rc)
+            *dptr = 0;
     }
-    rc = held->small && is_small(bytes) ? settle_small(held, *dptr, bytes) : settle_large(held, *dptr, bytes);
-    if (rc)
-        *dptr = 0;
+    if (__builtin_expect(held->turn != 0, 0))
+        end_look(held);
     return rc;
 }
 

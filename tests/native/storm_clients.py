@@ -89,6 +89,10 @@ class Storm:
         """Bytes that the driver has given to each process, and what the ledger says."""
         return state.read(self.state)[0], pages.read_ledger(self.ledger)
 
+    def counted(self) -> int:
+        """Bytes of the GPU that the ledger has for the living: also of those on their way to the driver."""
+        return pages.read_ledger(self.ledger).gpus[0].used
+
     def start(self, threads: int, *, look: bool) -> None:
         watched = [str(self.limit if look else 0), self.state, str(state.TOTAL_AT)]
         command = [self.program, str(self.page.path), str(self.started), str(threads), *watched]

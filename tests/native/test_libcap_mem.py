@@ -235,8 +235,6 @@ def test_sanitized_clients_run_with_the_library(grant: Grant, build: str) -> Non
 
 def test_threads_lose_nothing(client: Client) -> None:
     """After many threads' pairs of small and large blocks the account is where it was."""
-    for _ in range(8):  # how large slabs are is seen at these, while nobody takes memory beside them
-        assert client("linear 4096")[0] == 0
     before = client.free_bytes()
     assert client("threads 8 3000") == (0,)
     assert before - client.free_bytes() <= 2 * MIB
