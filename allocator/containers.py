@@ -21,7 +21,8 @@ from gpuportion.allocator import (
     updates,
 )
 from gpuportion.allocator.cdi_files import CdiFiles
-from gpuportion.allocator.grants import CONTAINER, Grants, Intent
+from gpuportion.allocator.grant import Intent
+from gpuportion.allocator.grants import CONTAINER, Grants
 from gpuportion.allocator.mig.planner import Plan
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.node_view import NodeView

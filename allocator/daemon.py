@@ -163,16 +163,7 @@ def _run(options: argparse.Namespace) -> None:
     _remove_unowned(portions, store)
     view = NodeView(grants, options.state_dir)
     keep_to(view, rules.policy)
-    changes = RoleChanges(
-        roles,
-        partitions.node,
-        workers,
-        users=lambda uuid: users_of(uuid, grants.live(), view.processes),
-        clear=partitions.collect,
-        switch=mig_mode.switch,
-        read=migs.read,
-    )
-    mig = MigGrants(partitions, roles, changes)
+    mig = MigGrants(partitions, roles, _role_changes(roles, partitions, workers, grants, view, migs))
     view.followers.append(lambda sample: mig.update(view.gpus, sample))
     _await_first_sample(sampler)
     _take_sample(sampler, view)
@@ -197,6 +188,20 @@ def _run(options: argparse.Namespace) -> None:
     hints.close()
     listener.close()
     store.close()
+
+
+def _role_changes(
+    roles: KeptRoles, partitions: Partitions, workers: Workers, grants: Grants, view: NodeView, migs: Migs
+) -> RoleChanges:
+    return RoleChanges(
+        roles,
+        partitions.node,
+        workers,
+        users=lambda uuid: users_of(uuid, grants.live(), view.processes),
+        clear=partitions.collect,
+        switch=mig_mode.switch,
+        read=migs.read,
+    )
 
 
 def _operations(

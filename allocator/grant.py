@@ -52,3 +52,18 @@ class Grant:
     def mig(self) -> MigPortion | None:
         """The MIG instance that it is, where it is one: then it has no other share, and no pages."""
         return self.shares[0].mig if self.shares else None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A grant to be made: who for, and by whom it is asked. `root`, `id`: as `Grant` has them."""
+
+    kind: str
+    shares: tuple[Share, ...]
+    request: dict[str, Any]
+    root: str = ""
+    id: str = ""
+    name: str = ""
+    uid: int = 0
+    user: str = ""
+    creator: Process | None = None

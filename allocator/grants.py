@@ -17,11 +17,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from typing import Final
 
 from gpuportion.allocator import cgroups, pages, processes
 from gpuportion.allocator.devices import Holding, Share, uuid_bytes
 from gpuportion.allocator.fault_points import here
+from gpuportion.allocator.grant import Intent
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import Event, State, World, verdict
 from gpuportion.allocator.notes import Notes
@@ -29,7 +30,7 @@ from gpuportion.allocator.processes import Process
 from gpuportion.allocator.rebuild import Found, as_grant
 from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import FullStoreError, Grant, Store
-from gpuportion.allocator.sweeper import Then
+from gpuportion.allocator.sweeper import Then, at_once
 from gpuportion.allocator.tally import Tally
 from gpuportion.errors import GpuportionError
 
@@ -45,26 +46,6 @@ RETRY: Final = 1.0
 def now() -> float:
     """Seconds since boot, sleep included: a reservation does not live longer because the machine slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def at_once(folder: str, then: Then) -> None:
-    """Take a folder of pages away, here and now."""
-    then(pages.remove_all([folder])[0])
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Intent:
-    """A grant to be made: who for, and by whom it is asked. `root`, `id`: as `store.Grant` has them."""
-
-    kind: str
-    shares: tuple[Share, ...]
-    request: dict[str, Any]
-    root: str = ""
-    id: str = ""
-    name: str = ""
-    uid: int = 0
-    user: str = ""
-    creator: Process | None = None
 
 
 class Grants:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from gpuportion import wire
 from gpuportion.allocator import fields, mig_host, names, processes
 from gpuportion.allocator.fault_points import here
-from gpuportion.allocator.grants import PROCESS, Grants, Intent
+from gpuportion.allocator.grant import Intent
+from gpuportion.allocator.grants import PROCESS, Grants
 from gpuportion.allocator.host_portion import CUDA, NVML, HostPortions, Portion
 from gpuportion.allocator.mig.planner import Plan
 from gpuportion.allocator.mig_grants import MigGrants

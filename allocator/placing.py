@@ -13,7 +13,8 @@ from typing import Final
 
 from gpuportion.allocator import injection, placement, policy, visibility
 from gpuportion.allocator.devices import Gpu, Share
-from gpuportion.allocator.grants import Grants, Intent
+from gpuportion.allocator.grant import Intent
+from gpuportion.allocator.grants import Grants
 from gpuportion.allocator.mig.planner import Plan, Spot
 from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.no_room import Refusal

@@ -21,12 +21,13 @@ from tests.support.daemon import Sleeper
 
 from gpuportion.allocator import fault_points, pages, processes
 from gpuportion.allocator.devices import Share, uuid_bytes
-from gpuportion.allocator.grants import CONTAINER, Grants, Intent, at_once
+from gpuportion.allocator.grant import Intent
+from gpuportion.allocator.grants import CONTAINER, Grants
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.rebuild import Found
 from gpuportion.allocator.store import Grant, Store
-from gpuportion.allocator.sweeper import Then
+from gpuportion.allocator.sweeper import Then, at_once
 from gpuportion.sizes import MIB
 
 UUID: Final = "GPU-00000000-0000-0000-0000-000000000001"

@@ -13,10 +13,11 @@ import pytest
 from gpuportion.allocator import grants as grants_module
 from gpuportion.allocator import pages
 from gpuportion.allocator.devices import Share
-from gpuportion.allocator.grants import CONTAINER, Grants, Intent, at_once
+from gpuportion.allocator.grant import Intent
+from gpuportion.allocator.grants import CONTAINER, Grants
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.store import Store
-from gpuportion.allocator.sweeper import Then
+from gpuportion.allocator.sweeper import Then, at_once
 
 INTENT = Intent(
     CONTAINER, (Share("GPU-00000000-0000-0000-0000-000000000001", 0, 1 << 30),), {}, root="/r", id="a"
