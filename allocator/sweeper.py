@@ -5,16 +5,14 @@ go, so that under load the thread seldom asks Python for its turn. Knows folders
 
 from __future__ import annotations
 
-import logging
-import os
+import functools
 import queue
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from gpuportion.allocator import pages
-
-log: Final = logging.getLogger("gpuportiond")
+from gpuportion.allocator.ended import Ended
 
 Then = Callable[["OSError | None"], None]
 """What is to follow, in the daemon's thread: of a folder that is gone, or of one that can't be removed."""
@@ -30,9 +28,10 @@ def at_once(folder: str, then: Then) -> None:
 
 class Sweeper:
     def __init__(self) -> None:
-        self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        ended = Ended()
+        self.wake, self.take = ended.wake, ended.take
+        self._ended = ended
         self._waiting: queue.SimpleQueue[tuple[str, Then] | None] = queue.SimpleQueue()
-        self._gone: queue.SimpleQueue[tuple[Then, OSError | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
@@ -41,19 +40,6 @@ class Sweeper:
     def sweep(self, folder: str, then: Then) -> None:
         """Remove `folder` and what is mounted in it; `then` follows in `take`."""
         self._waiting.put((folder, then))
-
-    def take(self) -> None:
-        """Do what is to follow the folders that were removed."""
-        try:
-            os.eventfd_read(self.wake)
-        except BlockingIOError:
-            return
-        while not self._gone.empty():
-            then, trouble = self._gone.get()
-            try:
-                then(trouble)
-            except Exception:
-                log.exception("a bug, met when pages had been removed")
 
     def stop(self, patience: float) -> None:
         """Let it remove what it was told to."""
@@ -70,6 +56,5 @@ class Sweeper:
                     break
                 batch.append(more)
             troubles = pages.remove_all([folder for folder, _ in batch])
-            for (_, then), trouble in zip(batch, troubles, strict=True):
-                self._gone.put((then, trouble))
-            os.eventfd_write(self.wake, 1)
+            told = zip(batch, troubles, strict=True)
+            self._ended.put(*(functools.partial(then, trouble) for (_, then), trouble in told))
