@@ -1,4 +1,4 @@
-"""One connection on a non-blocking socket: bytes and descriptors in, frames out, within bounds.
+"""One connection, never waited for: bytes and descriptors in, frames out, within bounds.
 
 Whoever may connect may also send nonsense, half a frame, or nothing for an hour; it costs one connection
 and at most the bytes that this peer is allowed, for a few seconds. Knows nothing of operations or other
@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import contextlib
 import os
-import selectors
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +21,10 @@ CHUNK: Final = 32 << 10
 
 MOST_FDS: Final = 4
 """Descriptors taken from one message; an operation needs one, the rest is closed."""
+
+CONTROL: Final = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
+RECEIVE: Final = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 
 IDLE: Final = 60.0
 FRAME: Final = 10.0
@@ -49,12 +52,13 @@ class Connection:
         self.sock = sock
         self.peer = peer
         self.deadline = now + IDLE
-        self.wanted = selectors.EVENT_READ
+        self.watched = 0
+        """The events that the server hears of."""
         self._bounds = OF_ROOT if peer.uid == 0 else OF_OTHERS
         self._inbox = bytearray()
         self._fds: list[int] = []
-        self._outbox = memoryview(b"")
-        self._last = False
+        self._outbox: bytes | memoryview = b""
+        self._is_last = False
         self.is_waiting = False
 
     @property
@@ -64,9 +68,8 @@ class Connection:
 
     def read(self, now: float) -> None:
         """Take what has come. ClosedError at the end."""
-        room = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
         try:
-            data, controls, _, _ = self.sock.recvmsg(CHUNK, room, socket.MSG_CMSG_CLOEXEC)
+            data, controls, _, _ = self.sock.recvmsg(CHUNK, CONTROL, RECEIVE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -87,21 +90,23 @@ class Connection:
         """
         if self.is_answering or self.is_waiting or len(self._inbox) < wire.HEADER.size:
             return None
-        status, n_head, n_body = wire.sizes(bytes(self._inbox[: wire.HEADER.size]))
+        status, n_head, n_body = wire.sizes(self._inbox)
         if status != wire.REQUEST or n_head > self._bounds.head or n_body > self._bounds.body:
             raise wire.ProtocolError(f"a frame of {n_head} + {n_body} bytes is more than you may send")
         end = wire.HEADER.size + n_head + n_body
         if len(self._inbox) < end:
             return None
-        head = bytes(self._inbox[wire.HEADER.size : wire.HEADER.size + n_head])
-        body = bytes(self._inbox[wire.HEADER.size + n_head : end])
+        with memoryview(self._inbox) as frame:
+            head, body = bytes(frame[wire.HEADER.size : end - n_body]), bytes(frame[end - n_body : end])
         del self._inbox[:end]
         fds, self._fds = tuple(self._fds), []
         try:
-            return wire.decode(status, head, body, fds)
+            message = wire.decode(status, head, body, fds)
         except wire.ProtocolError:
             close_fds(fds)
             raise
+        self._is_last = message.head.get("last") is True
+        return message
 
     def wait(self) -> None:
         """The answer takes a while: until `answer` nothing is read, and no time runs out."""
@@ -111,8 +116,8 @@ class Connection:
     def answer(self, message: wire.Message, now: float, *, last: bool = False) -> None:
         """Begin to send; `last`: the connection is over after it."""
         self.is_waiting = False
-        self._outbox = memoryview(wire.encode(message))
-        self._last = last
+        self._outbox = wire.encode(message)
+        self._is_last |= last
         self.deadline = now + FRAME
         self.write(now)
 
@@ -120,13 +125,13 @@ class Connection:
         """Send what can be sent now. ClosedError when there is nobody to read it, or nothing more to say."""
         while self._outbox:
             try:
-                sent = self.sock.send(self._outbox, socket.MSG_NOSIGNAL)
+                sent = self.sock.send(self._outbox, SEND)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 raise ClosedError from None
-            self._outbox = self._outbox[sent:]
-        if self._last:
+            self._outbox = memoryview(self._outbox)[sent:]
+        if self._is_last:
             raise ClosedError
         self.deadline = now + (FRAME if self._inbox else IDLE)
 

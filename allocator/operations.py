@@ -53,29 +53,14 @@ class Operations:
 
     def answer(self, peer: Peer, message: wire.Message) -> Wait[wire.Message]:
         """The answer to one request, mostly at once; never raises. Descriptors of the message stay the caller's."""
-        return drive(self._answered(peer, message))
-
-    def _answered(self, peer: Peer, message: wire.Message) -> Steps[wire.Message]:
         try:
             operation, root_only = self._operation(message.head)
             if root_only and peer.uid != 0:
                 raise GpuportionError("GP303", why=f"only root may ask for this, not user {peer.uid}")
             answer = operation(peer, message)
-            return answer if isinstance(answer, wire.Message) else (yield from answer)
-        except GpuportionError as refusal:
-            text = plain(refusal.text)
-            log.info("refused (uid %d): %s", peer.uid, text)
-            return wire.Message({}, text.encode(), wire.REFUSED)
-        except FullStoreError as problem:
-            log.error("%s: %s", problem.filename, problem.strerror)
-            why = f"{problem.filename}: {problem.strerror}. Make room there; nothing was changed"
-            full = GpuportionError("GP306", what="writing the grant down", why=f"{why}.")
-            return wire.Message({}, full.text.encode(), wire.REFUSED)
-        except Exception:
-            log.exception("a bug, met by %r", message.head.get("op"))
-            why = "the daemon met an error of its own; its log has it (journalctl -u gpuportiond)"
-            failure = GpuportionError("GP306", what=f"the operation {message.head.get('op')!r}", why=why)
-            return wire.Message({}, failure.text.encode(), wire.REFUSED)
+        except Exception as problem:
+            answer = _refusal(problem, peer, message)
+        return Wait(answer) if isinstance(answer, wire.Message) else drive(_answered(answer, peer, message))
 
     def _operation(self, head: dict[str, Any]) -> tuple[Operation, bool]:
         if head.get("v") != PROTOCOL:
@@ -86,6 +71,30 @@ class Operations:
         if found is None:
             raise GpuportionError("GP304", why=f"no operation is called {str(head.get('op'))[:40]!r}")
         return found
+
+
+def _answered(steps: Steps[wire.Message], peer: Peer, message: wire.Message) -> Steps[wire.Message]:
+    try:
+        return (yield from steps)
+    except Exception as problem:
+        return _refusal(problem, peer, message)
+
+
+def _refusal(problem: Exception, peer: Peer, message: wire.Message) -> wire.Message:
+    """What is said, and logged, where an operation could not be done."""
+    if isinstance(problem, GpuportionError):
+        text = plain(problem.text)
+        log.info("refused (uid %d): %s", peer.uid, text)
+        return wire.Message({}, text.encode(), wire.REFUSED)
+    if isinstance(problem, FullStoreError):
+        log.error("%s: %s", problem.filename, problem.strerror)
+        why = f"{problem.filename}: {problem.strerror}. Make room there; nothing was changed"
+        full = GpuportionError("GP306", what="writing the grant down", why=f"{why}.")
+        return wire.Message({}, full.text.encode(), wire.REFUSED)
+    log.error("a bug, met by %r", message.head.get("op"), exc_info=problem)
+    why = "the daemon met an error of its own; its log has it (journalctl -u gpuportiond)"
+    failure = GpuportionError("GP306", what=f"the operation {message.head.get('op')!r}", why=why)
+    return wire.Message({}, failure.text.encode(), wire.REFUSED)
 
 
 PHRASES: Final = (

@@ -9,7 +9,7 @@ One thread. Knows nothing of what is waited for."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,8 +18,11 @@ T = TypeVar("T")
 class Wait(Generic[T]):
     """Something that will be there later: a value, once."""
 
-    def __init__(self) -> None:
-        self._value: list[T] = []
+    __slots__ = ("_then", "_value")
+
+    def __init__(self, *value: T) -> None:
+        """`value`: it is there already."""
+        self._value: Sequence[T] = value
         self._then: Callable[[T], None] | None = None
 
     @property
@@ -30,7 +33,7 @@ class Wait(Generic[T]):
         """It is there. Of several ends the first one counts."""
         if self._value:
             return
-        self._value.append(value)
+        self._value = (value,)
         then, self._then = self._then, None
         if then is not None:
             then(value)

@@ -5,6 +5,8 @@ wake-ups.
                                 round, so that what it held can already be granted
     a connection is readable    whole frames are answered at once, in the order in which they came; one whose answer
                                 takes a while is left alone until it is there
+    somebody connects           mostly with a request that is there already, and is the last one: answered and closed
+                                without having been waited for
     a time has come             grants that are due for a look; connections that took too long
 
 Not asyncio: it costs the start of the daemon 50 ms, and one answer is short. Knows nothing of what the
@@ -42,6 +44,9 @@ MOST_OF_ONE: Final = 32
 
 PATIENCE: Final = 0.2
 """Seconds without accepting when the process has no descriptor left."""
+
+AT_ONCE: Final = 8
+"""Connections accepted before ended processes and earlier connections have their turn again."""
 
 SLOW: Final = 1.0
 """Seconds between two looks at who takes too long: with a thousand connections it is not for every answer."""
@@ -117,28 +122,27 @@ class Server:
     # Connections
 
     def _accept(self) -> None:
-        """One of those that wait; of the others the selector tells again."""
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
-        except OSError as problem:
-            if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                raise
-            log.error("no descriptor is left for a connection: %s", problem)
-            self._selector.unregister(self._listener)
-            self._accepts_again = now() + PATIENCE
-            return
-        self._welcome(sock)
+        """Some of those that wait; of the others the selector tells again."""
+        for _ in range(AT_ONCE):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as problem:
+                if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                log.error("no descriptor is left for a connection: %s", problem)
+                self._selector.unregister(self._listener)
+                self._accepts_again = now() + PATIENCE
+                return
+            self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
         connection = Connection(sock, _peer(sock), now())
         if self._has_room(connection.peer):
             self._connections.add(connection)
             self._of_uid[connection.peer.uid] += 1
-            self._selector.register(sock, selectors.EVENT_READ, connection)
-            self._serve(connection, selectors.EVENT_READ)  # whoever connects mostly has asked as well
+            self._serve(connection, selectors.EVENT_READ)
             return
         text = GpuportionError("GP303", why="there are too many connections; try again").text
         with contextlib.suppress(ClosedError):
@@ -158,14 +162,24 @@ class Server:
             if mask & selectors.EVENT_READ:
                 connection.read(now())
             self._answer_all(connection)
-            if connection.is_waiting:
-                return
-            wanted = selectors.EVENT_WRITE if connection.is_answering else selectors.EVENT_READ
-            if connection.wanted != wanted:
-                connection.wanted = wanted
-                self._selector.modify(connection.sock, wanted, connection)
+            if not connection.is_waiting:
+                self._watch(
+                    connection, selectors.EVENT_WRITE if connection.is_answering else selectors.EVENT_READ
+                )
         except ClosedError:
             self._close(connection)
+
+    def _watch(self, connection: Connection, wanted: int) -> None:
+        """Hear of these events of it; 0: of none."""
+        watched, connection.watched = connection.watched, wanted
+        if watched == wanted:
+            return
+        if not wanted:
+            self._selector.unregister(connection.sock)
+        elif watched:
+            self._selector.modify(connection.sock, wanted, connection)
+        else:
+            self._selector.register(connection.sock, wanted, connection)
 
     def _answer_all(self, connection: Connection) -> None:
         """Every whole frame that is there. ClosedError when the connection is over."""
@@ -184,7 +198,7 @@ class Server:
                 close_fds(message.fds)
             if not waited.is_over:
                 connection.wait()
-                self._selector.unregister(connection.sock)
+                self._watch(connection, 0)
             waited.then(functools.partial(self._send, connection))
             if connection.is_waiting:
                 return
@@ -195,9 +209,6 @@ class Server:
         if connection not in self._connections:
             return
         late = connection.is_waiting
-        if late:
-            connection.wanted = selectors.EVENT_READ
-            self._selector.register(connection.sock, connection.wanted, connection)
         try:
             connection.answer(answer, now())
             here("answered")
@@ -222,8 +233,7 @@ class Server:
     def _close(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._of_uid[connection.peer.uid] -= 1
-        if not connection.is_waiting:
-            self._selector.unregister(connection.sock)
+        self._watch(connection, 0)
         connection.close()
 
 

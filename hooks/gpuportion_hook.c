@@ -87,7 +87,6 @@ static bool ask_confirm(const struct options *options, int pid, int pidfd, int w
     json_put_text(&r.head, "op", "confirm");
     json_put_text(&r.head, "token", options->token);
     json_put_number(&r.head, "pid", pid);
-    bytes_text(&r.head, "}");
     return sentence_of_answer(problem, r.path, wire_ask(&r, &answer), &answer);
 }
 

@@ -99,7 +99,6 @@ static struct wire_request create_request(struct node *node, const struct comman
     bytes_add(&request.head, image->drivers.at, image->drivers.n);
     bytes_text(&request.head, ",\"image_mounts\":");
     bytes_add(&request.head, image->mounts.at, image->mounts.n);
-    bytes_text(&request.head, "}");
     request.body[0] = (struct iovec){bundle->text.at, bundle->text.n};
     request.body[1] = (struct iovec){image->preload.at, image->preload.n};
     bytes_free(&absolute);
@@ -176,7 +175,6 @@ static void note_delete(const struct command *command, struct node *node) {
         return;
     struct wire_request request = {.path = bytes_c(&node->socket), .pass = -1};
     begin_head(&request.head, "deleted", command);
-    bytes_text(&request.head, "}");
     wire_note(&request);
     bytes_free(&request.head);
 }

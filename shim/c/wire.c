@@ -68,13 +68,12 @@ static enum wire_end connected(int fd, const struct sockaddr_un *address, long a
     return trusted_peer(fd) ? WIRE_ANSWERED : WIRE_STRANGER;
 }
 
-static ssize_t send_some(int fd, const char *at, size_t n, int pass) {
-    struct iovec piece = {(void *)at, n};
+static ssize_t send_some(int fd, struct iovec *pieces, size_t n, int pass) {
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(int))];
     } control = {.room = {0}};
-    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = n};
     if (pass >= 0) {
         message.msg_control = control.room;
         message.msg_controllen = sizeof control.room;
@@ -87,13 +86,24 @@ static ssize_t send_some(int fd, const char *at, size_t n, int pass) {
     return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-// A descriptor goes with the first byte.
-static enum wire_end send_all(int fd, const char *at, size_t n, int pass, long until) {
-    while (n > 0) {
-        ssize_t sent = send_some(fd, at, n, pass);
+// Leaves what is still to be sent.
+static void skip(struct iovec *pieces, size_t n, size_t sent) {
+    for (size_t i = 0; i < n && sent > 0; i++) {
+        size_t gone = sent < pieces[i].iov_len ? sent : pieces[i].iov_len;
+        pieces[i].iov_base = (char *)pieces[i].iov_base + gone;
+        pieces[i].iov_len -= gone;
+        sent -= gone;
+    }
+}
+
+// In one go where that is possible: the daemon then has all of it when it looks. A descriptor goes with the
+// first byte.
+static enum wire_end send_all(int fd, struct iovec *pieces, size_t n, size_t left, int pass, long until) {
+    while (left > 0) {
+        ssize_t sent = send_some(fd, pieces, n, pass);
         if (sent > 0) {
-            at += sent;
-            n -= (size_t)sent;
+            skip(pieces, n, (size_t)sent);
+            left -= (size_t)sent;
             pass = -1;
         } else if (errno == EAGAIN && !ready(fd, POLLOUT, until)) {
             return WIRE_SILENT;
@@ -105,17 +115,18 @@ static enum wire_end send_all(int fd, const char *at, size_t n, int pass, long u
 }
 
 static enum wire_end send_request(int fd, const struct wire_request *request, long until) {
+    static const char END[] = ",\"last\":true}"; // the daemon need not wait for more
     size_t body = request->body[0].iov_len + request->body[1].iov_len;
-    struct header header = {.n_json = (uint32_t)request->head.n, .n_body = (uint32_t)body};
+    size_t json = request->head.n + sizeof END - 1;
+    struct header header = {.n_json = (uint32_t)json, .n_body = (uint32_t)body};
     memcpy(header.magic, MAGIC, sizeof MAGIC);
-    struct bytes first = {0};
-    bytes_add(&first, (const char *)&header, sizeof header);
-    bytes_add(&first, request->head.at, request->head.n);
-    enum wire_end end = send_all(fd, first.at, first.n, request->pass, until);
-    for (int i = 0; i < 2 && end == WIRE_ANSWERED; i++)
-        end = send_all(fd, request->body[i].iov_base, request->body[i].iov_len, -1, until);
-    bytes_free(&first);
-    return end;
+    struct iovec pieces[] = {{&header, sizeof header},
+                             {request->head.at, request->head.n},
+                             {(void *)END, sizeof END - 1},
+                             request->body[0],
+                             request->body[1]};
+    return send_all(fd, pieces, sizeof pieces / sizeof *pieces, sizeof header + json + body, request->pass,
+                    until);
 }
 
 static enum wire_end read_all(int fd, char *at, size_t n, long until) {

@@ -25,7 +25,7 @@ enum wire_end {
 
 struct wire_request {
     const char *path;     // of the socket
-    struct bytes head;    // JSON
+    struct bytes head;    // a JSON object but for its closing brace: what wire has to say itself follows
     struct iovec body[2]; // may be empty
     int pass;             // a descriptor to send along, or -1
     int wait_ms;          // for all of it

@@ -24,7 +24,8 @@ def ask(
         sock.settimeout(wait)
         try:
             sock.connect(path)
-            wire.send(sock, wire.Message({"v": VERSION, "op": op, **values}, body, wire.REQUEST, fds))
+            head = {"v": VERSION, "op": op, **values, "last": True}
+            wire.send(sock, wire.Message(head, body, wire.REQUEST, fds))
             answer = wire.receive(sock)
         except PermissionError:
             join = "Run it as root, or join: usermod -aG gpuportion USER."

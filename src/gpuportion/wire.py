@@ -46,14 +46,18 @@ class Message:
     text: bytes = b""
 
 
+_text_of: Final = json.JSONEncoder(separators=(",", ":")).encode
+"""Made once: `json.dumps` makes one for every call that is not as usual."""
+
+
 def encode(message: Message) -> bytes:
-    head = message.text or json.dumps(message.head, separators=(",", ":")).encode()
+    head = message.text or _text_of(message.head).encode()
     return HEADER.pack(MAGIC, message.status, len(head), len(message.body)) + head + message.body
 
 
-def sizes(header: bytes) -> tuple[int, int, int]:
+def sizes(header: bytes | bytearray) -> tuple[int, int, int]:
     """(status, JSON bytes, body bytes) of a frame's first 16 bytes."""
-    magic, status, n_head, n_body = HEADER.unpack(header)
+    magic, status, n_head, n_body = HEADER.unpack_from(header)
     if magic != MAGIC:
         raise ProtocolError("not a gpuportion frame")
     if n_head > MAX_ANSWER or n_body > MAX_BODY:

@@ -89,7 +89,7 @@ def test_confirm_passes_a_pidfd_of_the_containers_init(hook: Hook, init: subproc
         result = hook.confirm(state_of(init.pid))
         assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
         message = daemon.seen[0]
-        assert message.head == {"v": 1, "op": "confirm", "token": TOKEN, "pid": init.pid}
+        assert message.head == {"v": 1, "op": "confirm", "token": TOKEN, "pid": init.pid, "last": True}
         (pidfd,) = message.fds
         assert f"Pid:\t{init.pid}\n" in Path(f"/proc/self/fdinfo/{pidfd}").read_text()
         assert select.select([pidfd], [], [], 0)[0] == []

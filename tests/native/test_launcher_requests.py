@@ -96,6 +96,7 @@ def test_the_daemon_is_told_everything(launcher: Launcher, verb: str) -> None:
         "root": "/run/docker/x",
         "id": 'c"1',
         "bundle": str(launcher.bundle),
+        "last": True,
         "runtime": str(launcher.runtime),
         "preload_bytes": 24,
         "image_drivers": [],

@@ -75,6 +75,44 @@ def test_a_peer_is_who_the_kernel_says(loop: Loop) -> None:
         assert loop.asked == [Peer(os.getpid(), os.geteuid(), os.getegid())]
 
 
+def test_after_the_last_request_of_a_connection_it_is_closed(loop: Loop) -> None:
+    """At once, or when its answer is there; what comes after it is not read."""
+    with loop.connect() as sock, loop.connect() as slow:
+        wire.send(sock, wire.Message({"op": "x", "last": True}))
+        wire.send(slow, wire.Message({"op": "wait", "last": True}))
+        loop.rounds()
+        assert wire.receive(sock).head == {"looked": []}
+        assert sock.recv(1) == b""
+        loop.waits[0].end(wire.Message({"late": 1}))
+        assert wire.receive(slow).head == {"late": 1}
+        assert slow.recv(1) == b""
+
+
+def test_a_request_that_is_not_the_last_keeps_the_connection(loop: Loop) -> None:
+    """Whoever wants to ask again can."""
+    with loop.connect() as sock:
+        for last in (False, 1, "true"):
+            wire.send(sock, wire.Message({"op": "x", "last": last}))
+            loop.rounds()
+            assert wire.receive(sock).head == {"looked": []}
+
+
+def test_many_that_connect_do_not_keep_an_ended_process_waiting(loop: Loop) -> None:
+    """Between some of them it has its turn."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        loop.hints.watch("ended", os.pidfd_open(child.pid))
+        socks = [loop.connect() for _ in range(server.AT_ONCE + 1)]
+        for sock in socks:
+            wire.send(sock, wire.Message({"op": "x", "last": True}))
+        loop.server.round(5)
+        child.communicate()
+        loop.server.round(5)
+        answers = [wire.receive(sock).head for sock in socks]
+        assert answers == [{"looked": []}] * server.AT_ONCE + [{"looked": ["ended"]}]
+        for sock in socks:
+            sock.close()
+
+
 def test_a_process_that_ended_is_looked_at_before_requests_are_answered(loop: Loop) -> None:
     """What it held can be granted in the same round."""
     with loop.connect() as sock, subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
