@@ -56,6 +56,7 @@ from gpuportion.allocator.placing import Placing
 from gpuportion.allocator.policy import STOP, Policy
 from gpuportion.allocator.policy_in_force import PolicyInForce
 from gpuportion.allocator.questions import Questions
+from gpuportion.allocator.recovery import recover
 from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.sampler import Sampler
 from gpuportion.allocator.server import BACKLOG, Server
@@ -152,12 +153,11 @@ def _run(options: argparse.Namespace) -> None:
         options.run_dir,
         reservation_timeout=options.reservation_timeout,
         remove_more=lambda token: _remove_more(token, portions, partitions),
-        survivors=functools.partial(_survivors, options, sampler),
         on_instance=lambda token: partitions.is_used(token),  # noqa: PLW0108 (they are made below)
     )
     migs = Migs()
     partitions = _partitions(options, hints, grants, MigNode(roles), migs, workers, rules, sampler)
-    grants.recover()
+    recover(grants, functools.partial(_survivors, options, sampler))
     partitions.recover()
     grants.sweep = sweeper.sweep
     _remove_unowned(portions, store)

@@ -3,9 +3,9 @@
     reserve   the row is written RESERVED (from now on it counts), then the pages are made; or all is undone
     confirm   the hook shows the container's first process by a pidfd: ACTIVE
     look      a hint came: what is really there decides; a released grant's pages and row go
-    recover   at start: everything that a crash, or a daemon that was not there, left behind
 
-One thread, so two starts at once are one after the other. Knows nothing of NVML, placement or sockets.
+One thread, so two starts at once are one after the other. What a start finds is recovery.py's. Knows nothing of NVML,
+placement or sockets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gpuportion.allocator import cgroups, pages, processes
@@ -24,11 +24,10 @@ from gpuportion.allocator.devices import Holding, Share, uuid_bytes
 from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grant import Intent
 from gpuportion.allocator.hints import Hints
-from gpuportion.allocator.lifecycle import Event, State, World, verdict
+from gpuportion.allocator.lifecycle import Event, State, verdict
 from gpuportion.allocator.notes import Notes
+from gpuportion.allocator.presence import Presence
 from gpuportion.allocator.processes import Process
-from gpuportion.allocator.rebuild import Found, as_grant
-from gpuportion.allocator.reconcile import reconcile
 from gpuportion.allocator.store import FullStoreError, Grant, Store
 from gpuportion.allocator.sweeper import Then, at_once
 from gpuportion.allocator.tally import Tally
@@ -57,43 +56,40 @@ class Grants:
         *,
         reservation_timeout: float,
         remove_more: Callable[[str], None],
-        survivors: Callable[[Collection[str]], Sequence[Found]],
         on_instance: Callable[[str], bool],
     ) -> None:
-        """`remove_more`: takes away what others made for a grant, by its token. `survivors`: of tokens without a
-        row, the grants that somebody lives with (rebuild.py). `on_instance`: are processes on a grant's MIG
-        instance?"""
-        self._store = store
+        """`remove_more`: takes away what others made for a grant, by its token. `on_instance`: are processes on a
+        grant's MIG instance?"""
+        self.store = store
+        self.notes = Notes(f"{run_dir}/notes")
+        self.pages_dir = f"{run_dir}/grants"
+        """Where each has a folder, by its token."""
+        self.presence = Presence(hints, self.ledger, on_instance)
         self.sweep: Callable[[str, Then], None] = at_once
         """How the pages of released grants are removed; once others are served, not in their way."""
         self._removing: set[str] = set()
         self._remove_more = remove_more
-        self._survivors = survivors
-        self._on_instance = on_instance
         self._hints = hints
-        self._folder = f"{run_dir}/grants"
-        self._notes = Notes(f"{run_dir}/notes")
         self._timeout = reservation_timeout
-        self._boot = processes.boot_id()
 
     def live(self) -> list[Grant]:
-        return self._store.live()
+        return self.store.live()
 
     @property
     def tally(self) -> Tally:
         """What they come to."""
-        return self._store.tally
+        return self.store.tally
 
     def holdings(self, but: Grant | None = None) -> list[Holding]:
         """What counts on each GPU, of all grants `but` one."""
-        live = [grant for grant in self._store.live() if but is None or grant.token != but.token]
+        live = [grant for grant in self.store.live() if but is None or grant.token != but.token]
         return [Holding(grant.label, share) for grant in live for share in grant.shares]
 
     def folder(self, grant: Grant) -> str:
-        return f"{self._folder}/{grant.token}"
+        return f"{self.pages_dir}/{grant.token}"
 
     def ledger(self, grant: Grant) -> str:
-        return f"{self._folder}/{grant.token}/ledger/ledger"
+        return f"{self.pages_dir}/{grant.token}/ledger/ledger"
 
     # Reserved and confirmed
 
@@ -102,17 +98,17 @@ class Grants:
         here("reserving")
         began = now()
         wanted = {field.name: getattr(intent, field.name) for field in dataclasses.fields(intent)}
-        grant = self._store.add(
+        grant = self.store.add(
             Grant(
                 token=secrets.token_hex(16),
-                boot=self._boot,
+                boot=self.presence.boot,
                 created=began,
                 deadline=began + self._timeout,
                 **wanted,
             )
         )
         here("reserved")
-        self._watch(grant, grant.creator)
+        self.presence.watch(grant, grant.creator, began)
         self._hints.at(grant.token, grant.deadline)
         return grant
 
@@ -140,9 +136,9 @@ class Grants:
 
     def undo(self, grant: Grant) -> None:
         """A step of making it failed: as if it had never been."""
-        current = self._store.get(grant.token)
+        current = self.store.get(grant.token)
         if current is not None:
-            self._release(current, Event.UNDONE)
+            self.release(current, Event.UNDONE)
 
     def confirm(self, token: str, pid: int, pidfd: int, beside: int) -> Grant:
         """The process of `pidfd`, which must be `pid`, is the grant's first one; `beside` shows it to us.
@@ -150,10 +146,10 @@ class Grants:
         GpuportionError: the reservation has ended, so what was to start must not; or the descriptor lies.
         """
         here("confirming")
-        grant = self._store.get(token)
+        grant = self.store.get(token)
         if grant is not None and grant.state is State.RESERVED and now() >= grant.deadline:
             self.look(token)
-            grant = self._store.get(token)
+            grant = self.store.get(token)
         if grant is None or grant.state is State.RELEASED:
             why = f"it ended before the container was ready (after {self._timeout:g} s, or with its creator)"
             raise GpuportionError("GP305", what="the reservation of this container", why=why)
@@ -165,8 +161,8 @@ class Grants:
         folders = cgroups.own_folders(pid, beside)
         if processes.has_exited(pidfd):
             raise GpuportionError("GP304", why=f"process {pid} ended meanwhile")
-        grant = self._store.apply(grant, Event.CONFIRMED, holder=holder, cgroups=folders)
-        self._notes.write(grant)
+        grant = self.store.apply(grant, Event.CONFIRMED, holder=holder, cgroups=folders)
+        self.notes.write(grant)
         here("confirmed")
         self._hints.watch(token, os.dup(pidfd))
         return grant
@@ -174,11 +170,11 @@ class Grants:
     def promise(self, grant: Grant, shares: tuple[Share, ...]) -> Grant:
         """A reservation becomes one of these shares, which a MIG instance has once it is made. GpuportionError: it has
         ended meanwhile, with its creator or by its time."""
-        current = self._store.get(grant.token)
+        current = self.store.get(grant.token)
         if current is None or current.state is not State.RESERVED:
             why = "it ended, with its creator or by its time, while the MIG instance was made"
             raise GpuportionError("GP305", what="the reservation of this container", why=why)
-        return self._store.apply(current, Event.PROMISED, shares=shares)
+        return self.store.apply(current, Event.PROMISED, shares=shares)
 
     def resize(self, grant: Grant, shares: tuple[Share, ...]) -> Grant:
         """Give it these amounts of the GPUs that it has, for every allocation from now on.
@@ -190,14 +186,14 @@ class Grants:
             max(old, new, key=lambda share: share.limit)
             for old, new in zip(grant.shares, shares, strict=True)
         )
-        grant = self._store.apply(grant, Event.RESIZED, shares=larger)
-        self._write_limits(grant, shares)
+        grant = self.store.apply(grant, Event.RESIZED, shares=larger)
+        self.write_limits(grant, shares)
         asked = {**grant.request, "fraction": None, "memory": [share.limit for share in shares]}
-        grant = self._store.apply(grant, Event.RESIZED, shares=shares, request=asked)
-        self._notes.write(grant)
+        grant = self.store.apply(grant, Event.RESIZED, shares=shares, request=asked)
+        self.notes.write(grant)
         return grant
 
-    def _write_limits(self, grant: Grant, shares: Sequence[Share]) -> None:
+    def write_limits(self, grant: Grant, shares: Sequence[Share]) -> None:
         for share in shares:
             pages.set_limit(f"{self.folder(grant)}/policy", uuid_bytes(share.uuid), share.limit)
 
@@ -205,28 +201,28 @@ class Grants:
 
     def hint(self, token: str) -> None:
         """Somebody says that this grant's container ended."""
-        if self._store.get(token) is not None:
+        if self.store.get(token) is not None:
             self._hints.soon(token, now())
 
     def find(self, root: str, id: str) -> list[Grant]:
         """Live grants of a container; more than one while an older one with the same id is on its way out."""
-        return self._store.tally.of_container(root, id)
+        return self.store.tally.of_container(root, id)
 
     def look(self, token: str) -> None:
         """Make one grant agree with what is there, and look again later where that may change unheard."""
-        grant = self._store.get(token)
+        grant = self.store.get(token)
         if grant is None:
             return
         if grant.state is State.RELEASED:
-            self._remove(grant)
+            self.remove(grant)
             return
-        event = verdict(grant, self._world([grant]))
+        event = verdict(grant, self.presence.world([grant], now()))
         if event is not None:
-            self._release(grant, event)
+            self.release(grant, event)
         else:
-            self._look_again(grant)
+            self.look_again(grant)
 
-    def _look_again(self, grant: Grant) -> None:
+    def look_again(self, grant: Grant) -> None:
         """When the next look at a grant that holds is due by itself."""
         if grant.state is State.RESERVED:
             self._hints.at(grant.token, grant.deadline)
@@ -235,7 +231,7 @@ class Grants:
 
     def look_at_ending(self) -> None:
         """Look at every grant whose process is gone, before somebody is refused for want of its memory."""
-        for grant in self._store.live():
+        for grant in self.store.live():
             if not self._hints.is_alive(grant.token):
                 self.look(grant.token)
 
@@ -244,32 +240,11 @@ class Grants:
         container that is made anew under its old id, what is left may have ended."""
         for grant in self.find(root, id):
             if grant.state is State.RESERVED and creator is not None and grant.creator == creator:
-                self._release(grant, Event.ABANDONED)
+                self.release(grant, Event.ABANDONED)
             else:
                 self.look(grant.token)
 
-    def _world(self, grants: Sequence[Grant]) -> World:
-        return World(
-            boot=self._boot,
-            now=now(),
-            creating=frozenset(grant.token for grant in grants if self._is_creating(grant)),
-            occupied=frozenset(grant.token for grant in grants if self._is_occupied(grant)),
-        )
-
-    def _is_creating(self, grant: Grant) -> bool:
-        """Does its creator live? One in a pid namespace that we cannot see has until the deadline."""
-        return grant.creator is None or self._hints.is_alive(grant.token)
-
-    def _is_occupied(self, grant: Grant) -> bool:
-        if grant.state is not State.ACTIVE:
-            return False
-        if self._hints.is_alive(grant.token):
-            return True
-        if grant.cgroups:
-            return any(cgroups.is_populated(folder) for folder in grant.cgroups)
-        return self._on_instance(grant.token) if grant.mig else pages.holders(self.ledger(grant)) > 0
-
-    def _release(self, grant: Grant, event: Event) -> None:
+    def release(self, grant: Grant, event: Event) -> None:
         here("releasing")
         try:
             grant = self._ended(grant, event)
@@ -280,17 +255,17 @@ class Grants:
         here("released")
         self._hints.forget(grant.token)
         log.info("released %s %s: %s", grant.token[:8], grant.label, event.value)
-        self._remove(grant)
+        self.remove(grant)
 
     def _ended(self, grant: Grant, event: Event) -> Grant:
         """It is written down, where need be in the room that its pages leave: nobody is there to use them any more."""
         try:
-            return self._store.apply(grant, event)
+            return self.store.apply(grant, event)
         except FullStoreError:
             pages.remove(self.folder(grant))
-            return self._store.apply(grant, event)
+            return self.store.apply(grant, event)
 
-    def _remove(self, grant: Grant) -> None:
+    def remove(self, grant: Grant) -> None:
         """What is left of a released grant. Its pages go beside the answers: an unmount waits for the kernel."""
         if grant.token in self._removing:
             return
@@ -309,8 +284,8 @@ class Grants:
             return
         here("pages-removed")
         try:
-            self._notes.remove(grant.token)
-            self._store.forget(grant)
+            self.notes.remove(grant.token)
+            self.store.forget(grant)
         except OSError as problem:
             self._remove_later(grant, problem)
             return
@@ -319,81 +294,6 @@ class Grants:
     def _remove_later(self, grant: Grant, problem: OSError) -> None:
         log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
         self._hints.at(grant.token, now() + RETRY)
-
-    # After a restart
-
-    def recover(self) -> None:
-        """Find again what is alive, release the rest, remove what belongs to nothing."""
-        os.makedirs(self._folder, mode=0o711, exist_ok=True)
-        os.chmod(self._folder, 0o711)  # a caller of exec reaches its own folder, and nobody lists them
-        here("recovering")
-        self._restore()
-        rows = {grant.token: grant for grant in self._store}
-        for grant in rows.values():
-            self._watch_again(grant)
-        plan = reconcile(rows.values(), self._world([*rows.values()]), os.listdir(self._folder))
-        adopted = [self._adopt(found) for found in self._survivors(plan.orphans)] if plan.orphans else []
-        here("adopted")
-        for token in plan.orphans:
-            if token not in adopted:
-                self._remove_orphan(token)
-        here("orphans-removed")
-        for token, event in plan.release:
-            self._release(rows[token], event)
-        for token in plan.finish:
-            self._remove(rows[token])
-        for token in plan.keep:
-            self._look_again(rows[token])
-        for token in plan.mend:
-            self._mend_limits(rows[token])
-
-    def _restore(self) -> None:
-        """What the store has lost and the notes have: as it was, whether or not anybody lives with it."""
-        for grant in self._notes.lost([grant.token for grant in self._store], self._boot):
-            log.warning("found again %s %s, by its note", grant.token[:8], grant.label)
-            self._store.add(grant)
-        self._notes.complete(grant for grant in self._store if grant.state is State.ACTIVE)
-
-    def _mend_limits(self, grant: Grant) -> None:
-        """Of a grant that was being resized when the daemon ended, the page may say something else than the row."""
-        if grant.mig:
-            return
-        try:
-            self._write_limits(grant, grant.shares)
-        except (OSError, LookupError, pages.BadPageError) as problem:
-            log.warning("the limits of %s could not be looked at: %s", grant.token[:8], problem)
-
-    def _adopt(self, found: Found) -> str:
-        """The row is lost, but not who lives by it: a store that was broken, or taken away."""
-        kind = PROCESS if found.is_process else CONTAINER
-        grant = self._store.add(as_grant(found, kind, self._boot, now()))
-        shares = tuple(f"{share.limit >> 20} MiB of GPU {share.index}" for share in found.shares)
-        log.warning("found again %s %s: %s", grant.token[:8], grant.label, " + ".join(shares))
-        self._watch_again(grant)
-        self._look_again(grant)
-        return grant.token
-
-    def _remove_orphan(self, token: str) -> None:
-        log.info("removing %s, which belongs to no grant", token[:8])
-        try:
-            pages.remove(f"{self._folder}/{token}")
-        except OSError as problem:
-            log.warning("%s could not be removed: %s", token, problem)
-
-    def _watch_again(self, grant: Grant) -> None:
-        if grant.boot != self._boot or grant.state is State.RELEASED:
-            return
-        self._watch(grant, grant.holder if grant.state is State.ACTIVE else grant.creator)
-
-    def _watch(self, grant: Grant, process: Process | None) -> None:
-        """Hear of the end of this process; one that is gone already is a hint by itself."""
-        if process is None:
-            return
-        pidfd = processes.open_pidfd(process)
-        if pidfd is not None:
-            self._hints.watch(grant.token, pidfd)
-        else:
-            self._hints.soon(grant.token, now())
 
 
 def _page_name(grant: Grant) -> str:

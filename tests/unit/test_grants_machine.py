@@ -26,6 +26,7 @@ from gpuportion.allocator.grants import CONTAINER, Grants
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.rebuild import Found
+from gpuportion.allocator.recovery import recover
 from gpuportion.allocator.store import Grant, Store
 from gpuportion.allocator.sweeper import Then, at_once
 from gpuportion.sizes import MIB
@@ -73,10 +74,9 @@ class Life(RuleBasedStateMachine):
             self.folder,
             reservation_timeout=3600,
             remove_more=lambda token: None,
-            survivors=self.survivors,
             on_instance=lambda token: False,
         )
-        self.grants.recover()
+        recover(self.grants, self.survivors)
         self.grants.sweep = lambda folder, then: self.to_go.append((folder, then))
 
     def is_over(self) -> None:

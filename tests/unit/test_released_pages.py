@@ -16,6 +16,7 @@ from gpuportion.allocator.devices import Share
 from gpuportion.allocator.grant import Intent
 from gpuportion.allocator.grants import CONTAINER, Grants
 from gpuportion.allocator.hints import Hints
+from gpuportion.allocator.recovery import recover
 from gpuportion.allocator.store import Store
 from gpuportion.allocator.sweeper import Then, at_once
 
@@ -37,10 +38,9 @@ class Daemon:
             str(folder),
             reservation_timeout=3600,
             remove_more=self.remove_more,
-            survivors=lambda tokens: (),
             on_instance=lambda token: False,
         )
-        self.grants.recover()
+        recover(self.grants, survivors=lambda tokens: ())
         self.to_go: list[tuple[str, Then]] = []
         self.grants.sweep = lambda folder, then: self.to_go.append((folder, then))
         self.trouble: OSError | None = None
