@@ -130,9 +130,9 @@ class Containers:
             libcuda=injection.INSIDE_LIBCUDA,
             libnvml=injection.INSIDE_LIBNVML,
             ledger=paths.INSIDE_LEDGER,
+            preload=injection.preload(preload),
             label=str(linux.get("mountLabel") or "") if isinstance(linux, dict) else "",
         )
-        injection.write_preload(folder, preload)
         gathered = injection.gather(
             specs,
             edits,

@@ -29,7 +29,7 @@ from gpuportion.allocator.notes import Notes
 from gpuportion.allocator.presence import Presence
 from gpuportion.allocator.processes import Process
 from gpuportion.allocator.store import FullStoreError, Grant, Store
-from gpuportion.allocator.sweeper import Then, at_once
+from gpuportion.allocator.sweeper import Gone, at_once
 from gpuportion.allocator.tally import Tally
 from gpuportion.errors import GpuportionError
 
@@ -65,7 +65,7 @@ class Grants:
         self.pages_dir = f"{run_dir}/grants"
         """Where each has a folder, by its token."""
         self.presence = Presence(hints, self.ledger, on_instance)
-        self.sweep: Callable[[str, Then], None] = at_once
+        self.sweep: Callable[[Gone], None] = at_once
         """How the pages of released grants are removed; once others are served, not in their way."""
         self._removing: set[str] = set()
         self._remove_more = remove_more
@@ -112,9 +112,11 @@ class Grants:
         self._hints.at(grant.token, grant.deadline)
         return grant
 
-    def make_pages(self, grant: Grant, libcuda: str, libnvml: str, ledger: str, label: str = "") -> str:
-        """The policy and ledger pages, with these paths as the library will see them; the grant's folder. The ledger of
-        a plain process is its user's alone."""
+    def make_pages(
+        self, grant: Grant, libcuda: str, libnvml: str, ledger: str, preload: bytes = b"", label: str = ""
+    ) -> str:
+        """The policy and ledger pages, with these paths as the library will see them, and the ld.so.preload; the
+        grant's folder. The ledger of a plain process is its user's alone."""
         limits = [
             pages.GpuLimit(uuid_bytes(share.uuid), share.limit, share.context) for share in grant.shares
         ]
@@ -126,6 +128,7 @@ class Grants:
             libcuda=libcuda,
             libnvml=libnvml,
             ledger=ledger,
+            preload=preload,
             label=label,
             owner=grant.uid if grant.kind == PROCESS else None,
         )
@@ -275,23 +278,23 @@ class Grants:
             self._remove_later(grant, problem)
             return
         self._removing.add(grant.token)
-        self.sweep(self.folder(grant), functools.partial(self._pages_removed, grant))
+        then = functools.partial(self._pages_removed, grant)
+        self.sweep(Gone(self.folder(grant), self.notes.path(grant.token), then))
 
-    def _pages_removed(self, grant: Grant, trouble: OSError | None) -> None:
+    def _pages_removed(self, grant: Grant, trouble: Exception | None) -> None:
         self._removing.discard(grant.token)
         if trouble is not None:
             self._remove_later(grant, trouble)
             return
         here("pages-removed")
         try:
-            self.notes.remove(grant.token)
             self.store.forget(grant)
         except OSError as problem:
             self._remove_later(grant, problem)
             return
         here("forgotten")
 
-    def _remove_later(self, grant: Grant, problem: OSError) -> None:
+    def _remove_later(self, grant: Grant, problem: Exception) -> None:
         log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
         self._hints.at(grant.token, now() + RETRY)
 

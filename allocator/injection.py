@@ -25,7 +25,7 @@ from gpuportion.shim.spec import Injection, Interposer
 
 log: Final = logging.getLogger("gpuportiond")
 
-PRELOAD: Final = "ld.so.preload"
+OURS_ALONE: Final = preload_text(b"")
 INSIDE_LIBCUDA: Final = f"{paths.INSIDE_DRIVER}/libcuda.so.1"
 INSIDE_LIBNVML: Final = f"{paths.INSIDE_DRIVER}/libnvidia-ml.so.1"
 
@@ -95,7 +95,7 @@ def gather(
     mounts: Sequence[Mapping[str, Any]] = (),
     image: Image | None = None,
 ) -> Injection:
-    """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `write_preload`).
+    """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `preload`).
 
     `mounts`: the spec's own. GpuportionError GP311: they leave no place for it."""
     ours, found = programs(), image or Image()
@@ -110,7 +110,7 @@ def gather(
             alias=ours.alias,
             policy=f"{folder}/policy",
             ledger=f"{folder}/ledger/ledger",
-            preload=f"{folder}/{PRELOAD}",
+            preload=f"{folder}/{pages.PRELOAD}",
             image_drivers=found.drivers,
             image_mounts=found.mounts,
         ),
@@ -143,7 +143,6 @@ def majors(second: int) -> frozenset[int]:
     return device_nodes.driver_majors()
 
 
-def write_preload(folder: str, image_preload: bytes) -> None:
-    """The /etc/ld.so.preload to mount. 0644: one that a user cannot read is silently ignored by the
-    loader."""
-    pages.write_file(f"{folder}/{PRELOAD}", 0o644, preload_text(image_preload))
+def preload(image_preload: bytes) -> bytes:
+    """The /etc/ld.so.preload to mount."""
+    return preload_text(image_preload) if image_preload else OURS_ALONE

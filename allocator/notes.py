@@ -1,8 +1,9 @@
 """What the store says of each active grant, once more, in a file of its own: for the day when the store is lost.
 
-    <run dir>/notes/<token>      0600, in a folder of 0700; whole or not there
+    <run dir>/notes/<token>      0600, in a folder of 0700
 
-Written when a grant is confirmed or changed, removed before its row is. So a note without a row tells that rows were
+Written when a grant is confirmed or changed; one that a killed daemon left half written can't be read, and is none. It
+goes with the grant's pages, before its row does. So a note without a row tells that rows were
 lost, and not that a grant has ended. It is for what nobody else can tell: whose a grant is, what was asked for, its MIG
 instance. A note that can't be written costs nobody the grant. Knows nothing of who lives."""
 
@@ -14,7 +15,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from gpuportion.allocator import fast_json
+from gpuportion.allocator import fast_json, pages
 from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.store import grant_of, row_of
 
@@ -25,29 +26,20 @@ class Notes:
     """One process, one thread."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self._folder, self._place = folder, os.fsencode(f"{folder}/")
         with contextlib.suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def write(self, grant: Grant) -> None:
-        path = f"{self._folder}/{grant.token}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fd = os.open(f"{path}.new", flags, 0o600)
-            try:
-                os.write(fd, fast_json.dumps(row_of(grant)))
-            finally:
-                os.close(fd)
-            os.replace(f"{path}.new", path)
+            pages.write_note(self._place + grant.token.encode(), fast_json.dumps(row_of(grant)))
         except OSError as problem:
-            log.warning(
-                "%s is in the store alone: %s can't be written: %s", grant.token[:8], path, problem.strerror
-            )
+            where, why = problem.filename, problem.strerror
+            log.warning("%s is in the store alone: %s can't be written: %s", grant.token[:8], where, why)
 
-    def remove(self, token: str) -> None:
-        """OSError: it is still there."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self._folder}/{token}")
+    def path(self, token: str) -> str:
+        """Where a grant's note is, if it has one."""
+        return f"{self._folder}/{token}"
 
     def lost(self, known: Collection[str], boot: str) -> list[Grant]:
         """The grants of this boot whose tokens are not `known`. What else lies there, or can't be read, is removed."""
@@ -57,7 +49,8 @@ class Notes:
             if grant is not None and grant.token == name and grant.boot == boot:
                 found.append(grant)
             else:
-                self.remove(name)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path(name))
         return found
 
     def complete(self, grants: Iterable[Grant]) -> None:
@@ -76,7 +69,7 @@ class Notes:
 
     def _read(self, token: str) -> Grant | None:
         try:
-            fd = os.open(f"{self._folder}/{token}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(self.path(token), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             with open(fd, "rb") as file:
                 return grant_of(fast_json.loads(file.read()))
         except FileNotFoundError:

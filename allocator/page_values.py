@@ -6,10 +6,10 @@ Knows nothing of files, locks or layouts (pages.py), so that pure modules can ta
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class GpuLimit:
+class GpuLimit(NamedTuple):
     """A container's part of one GPU. `uuid`: 16 bytes; `limit`, `context`: bytes."""
 
     uuid: bytes
@@ -17,8 +17,7 @@ class GpuLimit:
     context: int = 0
 
 
-@dataclass(frozen=True)
-class Pages:
+class Pages(NamedTuple):
     """What `create` made: where the files lie. `note` is empty, or says what could not be had."""
 
     policy: str

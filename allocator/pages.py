@@ -1,9 +1,10 @@
 """The pages that the daemon shares with a container: its policy and its ledger.
 
     <folder>/                0700
-    <folder>/policy          0644; limits and paths, read-only in the container; written last
     <folder>/ledger/         0700; a tmpfs of exactly the ledger's size: growing the file fills nothing
     <folder>/ledger/ledger   0666; preallocated; the container's processes account in it
+    <folder>/ld.so.preload   0644; of a container, see shim/preload.py
+    <folder>/policy          0644; limits and paths, read-only in the container; written last
 
 A container has the files themselves mounted, so the folder keeps everybody else of the host from them: its name, a
 secret, is told in every list of mounts. A process of the host (`gpuportion exec`) comes by the path, and so could
@@ -12,23 +13,24 @@ anybody: there the ledger is its user's alone, 0600, and the folders are 0711.
 The policy is ours alone: it is mapped here for a live resize. The ledger is written by the container and
 hostile: it is only ever read into a copy (a mapped file that somebody truncates kills its reader), opened
 without waiting (a lease would hold an open for 45 seconds), and any content gives an answer. A crash half
-way leaves a folder without a policy, which `remove` takes away like any other. Knows nothing of grants,
+way leaves a folder without a policy, or with a part of one, which is none; `remove` takes it away like any other.
+What is made and removed is so in one call each (libcap_mem/python), without Python's lock. Knows nothing of grants,
 containers' lives or placement.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import functools
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from gpuportion._region import ffi, lib
-from gpuportion.allocator.fault_points import here
+from gpuportion.allocator.fault_points import here, next_of
 from gpuportion.allocator.page_values import (
     GpuLimit,
     GpuUse,
@@ -40,6 +42,7 @@ from gpuportion.allocator.page_values import (
 )
 
 __all__ = [
+    "PRELOAD",
     "BadPageError",
     "GpuLimit",
     "GpuUse",
@@ -55,6 +58,7 @@ __all__ = [
     "remove",
     "set_limit",
     "set_unseen",
+    "write_note",
 ]
 
 MAX_GPUS: Final = int(lib.GP_MAX_GPUS)
@@ -62,7 +66,24 @@ CELLS: Final = int(lib.GP_CELLS)
 POLICY_BYTES: Final = int(ffi.sizeof("gp_policy"))  # of its fixed part
 LARGEST_POLICY: Final = int(lib.gp_policy_size(lib.GP_LAYOUT_VERSION, MAX_GPUS))
 LARGEST_LIMIT: Final = (1 << 62) - 1
+LONGEST_NAME: Final = int(ffi.sizeof(ffi.new("gp_policy *").container)) - 1
 FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
+PRELOAD: Final = "ld.so.preload"
+PLACES: Final = {
+    lib.GP_FOLDER_MADE: "",
+    lib.GP_LEDGER_FOLDER_MADE: "/ledger",
+    lib.GP_LEDGER_MOUNTED: "/ledger",
+    lib.GP_LEDGER_WRITTEN: "/ledger/ledger",
+    lib.GP_PRELOAD_WRITTEN: f"/{PRELOAD}",
+    lib.GP_POLICY_WRITTEN: "/policy",
+}
+"""What is made in each step, by its path below the folder."""
+STOPS: Final = {"ledger-mounted": lib.GP_LEDGER_MOUNTED, "ledger-written": lib.GP_LEDGER_WRITTEN}
+"""The last step for a daemon that dies at a place (fault_points.py)."""
+NAME: Final = slice(
+    ffi.offsetof("gp_policy", "container"), ffi.offsetof("gp_policy", "container") + LONGEST_NAME + 1
+)
+"""Where a policy has the container's name."""
 READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -70,7 +91,7 @@ class BadPageError(Exception):
     """A policy that is none, or of another version: it was not written by this gpuportion."""
 
 
-def create(
+def create(  # noqa: PLR0913 (each is a value of the pages' own)
     folder: str,
     limits: Sequence[GpuLimit],
     *,
@@ -78,59 +99,72 @@ def create(
     libcuda: str,
     libnvml: str,
     ledger: str,
+    preload: bytes = b"",
     label: str = "",
     owner: int | None = None,
 ) -> Pages:
-    """Make `folder`, an empty ledger and the policy in it; both files are complete when `policy` appears.
+    """Make `folder` and in it an empty ledger, the ld.so.preload (where it's not empty) and, at last, the policy.
 
     `libcuda`, `libnvml`, `ledger`: paths as the container sees them. `label`: the spec's SELinux mount
     label. `owner`: the user who alone, with root, may open the ledger, by its path on the host; None: whoever has
     the file mounted. Where this process may not mount, the ledger is a plain file, and the result's note says so.
     ValueError for values that no page can hold, OSError as it comes; call `remove` after either.
     """
-    paths = ("libcuda", libcuda), ("libnvml", libnvml), ("ledger", ledger)
-    page = _policy_page(limits, container, *paths)
-    made = Pages(f"{folder}/policy", f"{folder}/ledger/ledger", own_file_system=True)
-    _make_folder(folder, 0o700 if owner is None else 0o711)
-    _make_folder(f"{folder}/ledger", 0o700)
-    note = _mount(f"{folder}/ledger", int(lib.gp_ledger_size(len(limits))), label)
+    if '"' in label or "\0" in label:
+        raise ValueError(f"{label!r} is no SELinux label")
+    page = _policy_page(tuple(limits), container, libcuda, libnvml, ledger)
+    made = lib.gp_make_pages(
+        os.fsencode(folder),
+        len(limits),
+        -1 if owner is None else owner,
+        label.encode(),
+        preload,
+        len(preload),
+        page,
+        len(page),
+        STOPS.get(next_of(STOPS), 0),
+    )
+    if made.problem:
+        raise OSError(made.problem, os.strerror(made.problem), folder + PLACES[made.step])
     here("ledger-mounted")
-    _write_ledger(made.ledger, len(limits), owner)
-    if owner is not None:
-        os.chmod(f"{folder}/ledger", 0o711)
     here("ledger-written")
-    _write_policy(made.policy, page)
-    return made if not note else Pages(made.policy, made.ledger, own_file_system=False, note=note)
+    note = "" if made.own_file_system else _note(folder)
+    return Pages(f"{folder}/policy", f"{folder}/ledger/ledger", bool(made.own_file_system), note)
+
+
+def _note(folder: str) -> str:
+    return f"{folder}/ledger is no file system of its own (mounting is not permitted): what is in it can grow"
 
 
 def remove(folder: str) -> None:
     """Take all of `folder` away, whatever of it is there. A container that still has it keeps its ledger."""
-    for trouble in remove_all([folder]):
+    for trouble in remove_all([(folder, "")]):
         if trouble is not None:
             raise trouble
 
 
-def remove_all(folders: Sequence[str]) -> list[OSError | None]:
-    """`remove` of several, in which no other thread of this process is held up; what each could not be removed for."""
-    problems = ffi.new("int[]", len(folders))
-    lib.gp_unmount(_joined(f"{folder}/ledger" for folder in folders), len(folders), problems)
+def remove_all(gone: Sequence[tuple[str, str]]) -> list[OSError | None]:
+    """`remove` of several folders, in which no other thread of this process is held up; each one's second path is a
+    file that goes when the folder has gone, or empty. What each could not be removed for."""
+    folders, notes = (
+        b"".join(os.fsencode(path) + b"\0" for path in paths) for paths in zip(*gone, strict=True)
+    )
+    problems = ffi.new("int[]", len(gone))
+    lib.gp_unmount_ledgers(folders, len(gone), problems)
     here("ledger-unmounted")
-    lib.gp_remove_folders(_joined(folders), len(folders), problems)
+    lib.gp_remove_pages(folders, notes, len(gone), problems)
     return [
         OSError(problem, os.strerror(problem), folder) if problem else None
-        for folder, problem in zip(folders, problems, strict=True)
+        for (folder, _), problem in zip(gone, problems, strict=True)
     ]
 
 
-def _joined(paths: Iterable[str]) -> bytes:
-    """As C reads them, one after the other."""
-    return b"".join(os.fsencode(path) + b"\0" for path in paths)
-
-
-def _require(problem: int, path: str) -> None:
-    """OSError for an errno that is not 0."""
+def write_note(path: bytes, data: bytes) -> None:
+    """A file of root alone with this in it, in place of any that is there: that one is changed at one moment. A new one
+    is there before it is whole. OSError as it comes."""
+    problem = lib.gp_write_note(path, data, len(data))
     if problem:
-        raise OSError(problem, os.strerror(problem), path)
+        raise OSError(problem, os.strerror(problem), os.fsdecode(path))
 
 
 def set_limit(policy_path: str, uuid: bytes, limit: int) -> None:
@@ -222,14 +256,21 @@ def _check_limit(limit: int) -> None:
         raise ValueError(f"{limit} bytes is no limit that a policy can hold")
 
 
-def _policy_page(limits: Sequence[GpuLimit], container: str, *paths: tuple[str, str]) -> bytes:
+def _policy_page(limits: tuple[GpuLimit, ...], container: str, *paths: str) -> bytes:
+    name = container.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore").encode()
+    page = _nameless_page(limits, *paths)
+    return b"".join((page[: NAME.start], name.ljust(LONGEST_NAME + 1, b"\0"), page[NAME.stop :]))
+
+
+@functools.lru_cache(maxsize=64)
+def _nameless_page(limits: tuple[GpuLimit, ...], libcuda: str, libnvml: str, ledger: str) -> bytes:
+    """The policy of a container without a name: most ask for what another had, of the same GPU."""
     if not 1 <= len(limits) <= MAX_GPUS:
         raise ValueError(f"a policy holds 1 to {MAX_GPUS} GPUs, not {len(limits)}")
     page = _new_policy(len(limits))
     page.magic, page.version, page.gpus = lib.GP_POLICY_MAGIC, lib.GP_LAYOUT_VERSION, len(limits)
     page.generation = 1
-    page.container = container.encode(errors="replace")[:127].decode(errors="ignore").encode()
-    for name, path in paths:
+    for name, path in (("libcuda", libcuda), ("libnvml", libnvml), ("ledger", ledger)):
         setattr(page, name, _path_bytes(name, path))
     for entry, given in zip(page.gpu, limits, strict=False):
         if len(given.uuid) != 16:
@@ -246,44 +287,6 @@ def _path_bytes(name: str, path: str) -> bytes:
     if b"\0" in raw or len(raw) >= lib.GP_PATH:
         raise ValueError(f"{name}: {path!r} does not fit a policy ({lib.GP_PATH - 1} bytes)")
     return raw
-
-
-def _make_folder(path: str, mode: int) -> None:
-    """A folder of this mode, whatever the umask; one that is there keeps its own."""
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        return
-    os.chmod(path, mode)
-
-
-def _mount(folder: str, size: int, label: str) -> str:
-    """Give the ledger a file system of its own size; returns why that could not be, or an empty string."""
-    if '"' in label or "\0" in label:
-        raise ValueError(f"{label!r} is no SELinux label")
-    problem = lib.gp_mount_tmpfs(os.fsencode(folder), size, label.encode())
-    if problem == errno.EPERM:
-        return f"{folder} is no file system of its own (mounting is not permitted): what is in it can grow"
-    _require(problem, folder)
-    return ""
-
-
-def _write_ledger(path: str, gpus: int, owner: int | None) -> None:
-    header = ffi.new("gp_ledger_file *")
-    lib.gp_ledger_format(header, gpus)
-    mode = 0o666 if owner is None else 0o600
-    write_file(path, mode, bytes(ffi.buffer(header)), owner=owner, size=int(lib.gp_ledger_size(gpus)))
-
-
-def _write_policy(path: str, page: bytes) -> None:
-    write_file(f"{path}.new", 0o644, page)
-    os.rename(f"{path}.new", path)
-
-
-def write_file(path: str, mode: int, data: bytes, *, owner: int | None = None, size: int = 0) -> None:
-    """A new file of this mode, whatever the umask, and owner (None: this process's), with room for `size` bytes."""
-    owned = -1 if owner is None else owner
-    _require(lib.gp_write_file(os.fsencode(path), mode, owned, data, len(data), size), path)
 
 
 def _policy_of(data: bytes, path: str) -> Any:

@@ -1,29 +1,40 @@
 """A thread that takes the pages of released grants away, while the daemon's one thread answers others.
 
 Before an unmount returns, the kernel waits to hear of every processor: 0.4 to 2 ms. Whatever waits is taken away in one
-go, so that under load the thread seldom asks Python for its turn. Knows folders, not grants."""
+go, so that under load the thread seldom asks Python for its turn. Knows paths, not grants."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import queue
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from gpuportion.allocator import pages
 from gpuportion.allocator.ended import Ended
 
-Then = Callable[["OSError | None"], None]
+log: Final = logging.getLogger("gpuportiond")
+
+Then = Callable[["Exception | None"], None]
 """What is to follow, in the daemon's thread: of a folder that is gone, or of one that can't be removed."""
 
 MOST: Final = 64
 """Folders of one go: whoever hands over one waits for all of them."""
 
 
-def at_once(folder: str, then: Then) -> None:
+class Gone(NamedTuple):
+    """What is to go, and what follows. `note`: a file that goes when the folder has gone, or empty."""
+
+    folder: str
+    note: str
+    then: Then
+
+
+def at_once(gone: Gone) -> None:
     """Without a thread: as `Sweeper.sweep`, here and now."""
-    then(pages.remove_all([folder])[0])
+    gone.then(pages.remove_all([(gone.folder, gone.note)])[0])
 
 
 class Sweeper:
@@ -31,15 +42,15 @@ class Sweeper:
         ended = Ended()
         self.wake, self.take = ended.wake, ended.take
         self._ended = ended
-        self._waiting: queue.SimpleQueue[tuple[str, Then] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Gone | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def sweep(self, folder: str, then: Then) -> None:
-        """Remove `folder` and what is mounted in it; `then` follows in `take`."""
-        self._waiting.put((folder, then))
+    def sweep(self, gone: Gone) -> None:
+        """Remove its folder and what is mounted in it, then its note; what is to follow does so in `take`."""
+        self._waiting.put(gone)
 
     def stop(self, patience: float) -> None:
         """Let it remove what it was told to."""
@@ -55,6 +66,15 @@ class Sweeper:
                     self._waiting.put(None)
                     break
                 batch.append(more)
-            troubles = pages.remove_all([folder for folder, _ in batch])
+            troubles = _removed(batch)
             told = zip(batch, troubles, strict=True)
-            self._ended.put(*(functools.partial(then, trouble) for (_, then), trouble in told))
+            self._ended.put(*(functools.partial(gone.then, trouble) for gone, trouble in told))
+
+
+def _removed(batch: Sequence[Gone]) -> Sequence[Exception | None]:
+    """What each could not be removed for. Nothing ends the thread: later folders would stay."""
+    try:
+        return pages.remove_all([(gone.folder, gone.note) for gone in batch])
+    except Exception as problem:
+        log.exception("a bug, met when the pages of %d grants were removed", len(batch))
+        return [problem] * len(batch)

@@ -28,7 +28,7 @@ from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.rebuild import Found
 from gpuportion.allocator.recovery import recover
 from gpuportion.allocator.store import Grant, Store
-from gpuportion.allocator.sweeper import Then, at_once
+from gpuportion.allocator.sweeper import Gone, at_once
 from gpuportion.sizes import MIB
 
 UUID: Final = "GPU-00000000-0000-0000-0000-000000000001"
@@ -57,8 +57,8 @@ class Life(RuleBasedStateMachine):
         """Tokens whose confirm was cut short by a crash while their container lives on."""
         self.sleepers: list[Sleeper] = []
         self.grants: Grants | None = None
-        self.to_go: list[tuple[str, Then]] = []
-        """Folders that another thread is to take away, and what follows."""
+        self.to_go: list[Gone] = []
+        """Pages that another thread is to take away, and what follows."""
 
     # The daemon
 
@@ -77,7 +77,7 @@ class Life(RuleBasedStateMachine):
             on_instance=lambda token: False,
         )
         recover(self.grants, self.survivors)
-        self.grants.sweep = lambda folder, then: self.to_go.append((folder, then))
+        self.grants.sweep = self.to_go.append
 
     def is_over(self) -> None:
         """What a process leaves behind that ends: nothing but its files."""
@@ -198,9 +198,9 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.to_go))
     @rule(which=st.integers(0, 9))
     def pages_go(self, which: int) -> None:
-        folder, then = self.to_go.pop(which % len(self.to_go))
+        gone = self.to_go.pop(which % len(self.to_go))
         try:
-            at_once(folder, then)
+            at_once(gone)
         except Died:
             self.is_over()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ def test_no_room_costs_nobody_a_grant(tmp_path: Path, caplog: pytest.LogCaptureF
     (tmp_path / "notes").write_text("a file where the folder should be")
     Notes(f"{tmp_path}/notes").write(GRANT)
     assert "is in the store alone" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a tmpfs")
+def test_a_note_that_finds_no_room_leaves_what_was_there(tmp_path: Path) -> None:
+    """The note that it was to replace; or nothing, never half of one."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        notes = Notes(f"{tmp_path}/notes")
+        notes.write(GRANT)
+        with open(tmp_path / "full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(bytes(4096))
+        notes.write(dataclasses.replace(GRANT, user="bob"))
+        notes.write(dataclasses.replace(GRANT, token="1" * 32))
+        assert os.listdir(tmp_path / "notes") == [GRANT.token] and notes.lost([], BOOT) == [GRANT]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_what_has_none_gets_one(notes: Notes) -> None:

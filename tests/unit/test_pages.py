@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuportion.allocator import pages
+from gpuportion.allocator import fault_points, pages
 from gpuportion.allocator.pages import GpuLimit, Pages
 
 UUID: Final = bytes(range(16))
@@ -160,22 +160,77 @@ def test_a_container_that_still_has_the_ledger_does_not_hold_up_its_removal(fold
         assert len(held.read()) > 4096
 
 
-@pytest.mark.parametrize("step", ["_mount", "_write_ledger", "_write_policy"])
-def test_a_creation_that_broke_off_can_be_removed_and_begun_anew(
-    folder: str, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def die() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["ledger-mounted", "ledger-written"])
+def test_a_creation_that_broke_off_can_be_removed_and_begun_anew(folder: str, place: str) -> None:
     """Whatever the daemon died in: no policy, so not a grant's pages; one call takes the rest away."""
-
-    def die(*_: object) -> str:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pages, step, die)
-        create(folder)
+    fault_points.arm({fault_points.VARIABLE: place}, end=die)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            create(folder)
+    finally:
+        fault_points.disarm()
     assert not os.path.exists(f"{folder}/policy")
     pages.remove(folder)
     assert not os.path.exists(folder)
     assert pages.read_policy(create(folder).policy).container == "train"
+
+
+def test_a_part_of_a_policy_is_none(folder: str) -> None:
+    """As a daemon leaves it that is killed while it writes the last file."""
+    made = create(folder)
+    os.truncate(made.policy, os.stat(made.policy).st_size - 1)
+    with pytest.raises(pages.BadPageError, match="has 6143 bytes of 6144"):
+        pages.read_policy(made.policy)
+
+
+@pytest.mark.parametrize("there", ["policy", "ld.so.preload"])
+def test_a_file_that_is_there_is_not_written_over(folder: str, there: str) -> None:
+    """It is named, and who asked gets the kernel's reason."""
+    os.mkdir(folder)
+    Path(folder, there).write_text("somebody's")
+    with pytest.raises(FileExistsError) as caught:
+        pages.create(folder, LIMITS, container="c", preload=b"/x\n", **PATHS)
+    assert caught.value.filename == f"{folder}/{there}" and Path(folder, there).read_text() == "somebody's"
+
+
+def test_what_cannot_be_made_is_named(tmp_path: Path, folder: str) -> None:
+    """A folder without its parent, one that is a file, and a path that is too long."""
+    (tmp_path / "file").touch()
+    for path in ("no/grant", "file", "x" * 5000):
+        with pytest.raises(OSError, match="Errno") as caught:
+            create(f"{tmp_path}/{path}")
+        assert caught.value.filename in (f"{tmp_path}/{path}", f"{tmp_path}/{path}/ledger")
+
+
+def test_a_containers_preload_comes_with_its_pages(folder: str) -> None:
+    """0644: the loader leaves out one that a user can't read. Whoever gives none has none."""
+    pages.create(folder, LIMITS, container="c", preload=b"/x\n", **PATHS)
+    file = Path(folder, pages.PRELOAD)
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"/x\n", 0o644)
+    pages.remove(folder)
+    create(folder)
+    assert not file.exists()
+
+
+def test_pages_differ_where_their_containers_do(tmp_path: Path) -> None:
+    """Name, limits and paths of one are in no other's."""
+    for name, size, library in (
+        ("a", 1, "/c"),
+        ("bb", 1, "/c"),
+        ("a", 2, "/c"),
+        ("a", 1, "/d"),
+        ("", 1, "/c"),
+    ):
+        folder = f"{tmp_path}/{name}{size}{library[1:]}"
+        limits = (GpuLimit(UUID, size),)
+        made = pages.create(folder, limits, container=name, libcuda=library, libnvml="/n", ledger="/l")
+        policy = pages.read_policy(made.policy)
+        pages.remove(folder)
+        assert (policy.container, policy.gpus, policy.libcuda) == (name, limits, library)
 
 
 @needs_root

@@ -18,7 +18,7 @@ from gpuportion.allocator.grants import CONTAINER, Grants
 from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.recovery import recover
 from gpuportion.allocator.store import Store
-from gpuportion.allocator.sweeper import Then, at_once
+from gpuportion.allocator.sweeper import Gone, at_once
 
 INTENT = Intent(
     CONTAINER, (Share("GPU-00000000-0000-0000-0000-000000000001", 0, 1 << 30),), {}, root="/r", id="a"
@@ -41,8 +41,8 @@ class Daemon:
             on_instance=lambda token: False,
         )
         recover(self.grants, survivors=lambda tokens: ())
-        self.to_go: list[tuple[str, Then]] = []
-        self.grants.sweep = lambda folder, then: self.to_go.append((folder, then))
+        self.to_go: list[Gone] = []
+        self.grants.sweep = self.to_go.append
         self.trouble: OSError | None = None
 
     def remove_more(self, token: str) -> None:
@@ -59,9 +59,12 @@ class Daemon:
         assert grant is not None
         self.grants.undo(grant)
 
+    def rows(self) -> set[str]:
+        return {grant.token for grant in self.store}
+
     def sweep(self) -> None:
         while self.to_go:
-            at_once(*self.to_go.pop())
+            at_once(self.to_go.pop())
 
 
 @pytest.fixture
@@ -82,6 +85,22 @@ def test_memory_is_free_before_the_pages_are_gone(daemon: Daemon) -> None:
     assert os.path.exists(f"{daemon.folder}/grants/{token}/policy") and daemon.store.get(token) is not None
     daemon.sweep()
     assert os.listdir(daemon.folder / "grants") == [] and daemon.store.get(token) is None
+
+
+def test_the_note_goes_before_the_row(daemon: Daemon) -> None:
+    """One without a row would tell that rows were lost."""
+    token = daemon.granted()
+    grant = daemon.store.get(token)
+    assert grant is not None
+    daemon.grants.notes.write(grant)
+    daemon.undo(token)
+    seen: list[tuple[bool, bool]] = []
+    gone = daemon.to_go.pop()
+    there = (os.path.exists(gone.note), daemon.store.get(token) is not None)
+    at_once(gone._replace(then=lambda _: seen.append((os.path.exists(gone.note), token in daemon.rows()))))
+    assert there == (True, True) and seen == [(False, True)]
+    gone.then(None)
+    assert daemon.rows() == set()
 
 
 def test_pages_are_taken_away_once(daemon: Daemon) -> None:
@@ -107,7 +126,7 @@ def test_pages_that_cannot_go_are_tried_again(
         daemon.undo(token)
         daemon.sweep()
         assert daemon.store.get(token) is not None and daemon.hints.due(grants_module.now()) == [token]
-        assert "could not be removed, trying again: [Errno 39] Directory not empty" in caplog.text
+        assert "could not be removed, trying again: [Errno 16] Device or resource busy" in caplog.text
     finally:
         subprocess.run(["umount", str(place)], check=True)
     daemon.grants.look(token)
