@@ -174,7 +174,12 @@ def _run(options: argparse.Namespace) -> None:
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )
     server = Server(
-        selector, listener, hints, operations.answer, lambda token: _look_at(token, grants, partitions)
+        selector,
+        listener,
+        hints,
+        operations.answer,
+        look=lambda token: _look_at(token, grants, partitions),
+        settle=grants.settle,
     )
     server.on_readable(workers.wake, workers.take)
     server.on_readable(sweeper.wake, sweeper.take)

@@ -38,8 +38,11 @@ log: Final = logging.getLogger("gpuportiond")
 CONTAINER: Final = "container"
 PROCESS: Final = "process"
 
+SETTLE: Final = "settle"
+"""Among the tokens of grants, which are hex digits: nothing to look at, but a reason to go on."""
+
 RETRY: Final = 1.0
-"""Seconds until pages that could not be removed are tried again."""
+"""Seconds until what could not be removed, or written, is tried again."""
 
 
 def now() -> float:
@@ -65,6 +68,7 @@ class Grants:
         self.pages_dir = f"{run_dir}/grants"
         """Where each has a folder, by its token."""
         self.presence = Presence(hints, self.ledger, on_instance)
+        self._settles_again = 0.0
         self.sweep: Callable[[Gone], None] = at_once
         """How the pages of released grants are removed; once others are served, not in their way."""
         self._removing: set[str] = set()
@@ -249,24 +253,22 @@ class Grants:
 
     def release(self, grant: Grant, event: Event) -> None:
         here("releasing")
-        try:
-            grant = self._ended(grant, event)
-        except FullStoreError as problem:
-            log.warning("the end of %s cannot be written, trying again: %s", grant.token[:8], problem)
-            self._hints.at(grant.token, now() + RETRY)
-            return
+        grant = self.store.apply(grant, event)
         here("released")
         self._hints.forget(grant.token)
         log.info("released %s %s: %s", grant.token[:8], grant.label, event.value)
         self.remove(grant)
 
-    def _ended(self, grant: Grant, event: Event) -> Grant:
-        """It is written down, where need be in the room that its pages leave: nobody is there to use them any more."""
+    def settle(self) -> None:
+        """Write the ends of grants down, if they are not, and there is room."""
+        if now() < self._settles_again:
+            return
         try:
-            return self.store.apply(grant, event)
-        except FullStoreError:
-            pages.remove(self.folder(grant))
-            return self.store.apply(grant, event)
+            self.store.settle()
+        except FullStoreError as problem:
+            log.warning("the ends of grants cannot be written, trying again: %s", problem)
+            self._settles_again = now() + RETRY
+            self._hints.at(SETTLE, self._settles_again)
 
     def remove(self, grant: Grant) -> None:
         """What is left of a released grant. Its pages go beside the answers: an unmount waits for the kernel."""

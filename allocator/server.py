@@ -62,12 +62,16 @@ class Server:
         hints: Hints,
         answer: Callable[[Peer, wire.Message], Wait[wire.Message]],
         look: Callable[[str], None],
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
+        """`look`: at what a token stands for, whose time has come. `settle`: do what nobody waits for, now that nobody
+        does."""
         self._selector = selector
         self._listener = listener
         self._hints = hints
         self._answer = answer
         self._look = look
+        self._settle = settle
         self._connections: set[Connection] = set()
         self._of_uid: collections.Counter[int] = collections.Counter()
         self._accepts_again: float | None = None
@@ -85,13 +89,16 @@ class Server:
     def run(self) -> None:
         """Until `stop`."""
         while not self._stopped:
-            self.round(self._timeout())
+            self.round()
         for connection in list(self._connections):
             self._close(connection)
 
-    def round(self, timeout: float | None) -> None:
-        """Wait for something to happen, and deal with all that has."""
-        events = self._selector.select(timeout)
+    def round(self, timeout: float | None = None) -> None:
+        """Wait for something to happen, at most for `timeout` or until something is due, and deal with all that has."""
+        events = self._selector.select(0)
+        if not events:
+            self._settle()
+            events = self._selector.select(self._timeout() if timeout is None else timeout)
         for key, _ in events:
             if isinstance(key.data, str):
                 self._hints.ended(key.data, now())

@@ -4,10 +4,11 @@
         grant                         one row a grant; its `generation` is larger than any before and never used
                                       again: an engine uses a container's id again within 100 ms (docker restart)
 
-The daemon is the only writer (it holds gpuportiond.lock), so the rows are mirrored in memory and reading is
-free. A daemon killed between any two statements leaves whole rows; what they mean then is for
-`lifecycle.reconcile`. synchronous=OFF: the kernel keeps what a killed process wrote, and after a power cut
-/run is empty anyway. Knows nothing of GPUs, pages or processes."""
+The daemon is the only writer (it holds gpuportiond.lock), so the rows are mirrored in memory and reading is free. A
+daemon killed between any two statements leaves whole rows; what they mean then is for `lifecycle.reconcile`. The end of
+a grant is written with the next other change, as one, or by `settle`: until then the file has a grant that nobody lives
+by, which a start finds out, but never memory that two were given. synchronous=OFF: the kernel keeps what a killed
+process wrote, and after a power cut /run is empty anyway. Knows nothing of GPUs, pages or processes."""
 
 from __future__ import annotations
 
@@ -52,6 +53,10 @@ CREATE TABLE "grant" (
 );
 PRAGMA user_version = 1;
 """
+
+
+RELEASE: Final = f"UPDATE \"grant\" SET state = '{State.RELEASED.value}' WHERE generation = ?"
+FORGET: Final = 'DELETE FROM "grant" WHERE generation = ?'
 
 
 class BrokenStoreError(Exception):
@@ -108,6 +113,8 @@ class Store:
         """BrokenStoreError if the file is there and no such store."""
         self._path = path
         self._db = _open(path)
+        self._late: dict[int, str] = {}
+        """Of ends that are still to be written, the statement, by generation."""
         try:
             _check(self._db)
             found = self._db.execute(
@@ -148,40 +155,54 @@ class Store:
         """The only way in which a grant changes. StaleError if it is no longer as in `before`,
         IllegalTransitionError if such a grant cannot have this event."""
         after = dataclasses.replace(before, state=step(before.state, event), **changes)
-        done = self._write(
-            'UPDATE "grant" SET state = ?, detail = coalesce(?, detail)'
-            " WHERE generation = ? AND token = ? AND state = ?",
-            (
-                after.state.value,
-                _detail(after) if changes else None,
-                before.generation,
-                before.token,
-                before.state.value,
-            ),
-        )
-        if done.rowcount != 1:
+        current = self._rows.get(before.token)
+        if current is None or (current.state, current.generation) != (before.state, before.generation):
             raise StaleError(f"grant {before.token[:8]} is no longer {before.state.value}")
+        if after.state is State.RELEASED and not changes:
+            self._late[after.generation] = RELEASE
+        else:
+            self._write(
+                'UPDATE "grant" SET state = ?, detail = ? WHERE generation = ?',
+                (after.state.value, _detail(after), after.generation),
+            )
         self._rows[after.token] = after
         self.tally.change(before, after)
         return after
 
     def forget(self, grant: Grant) -> None:
         """Drop the row of a released grant, once nothing of it is left on the host."""
-        self._write(
-            'DELETE FROM "grant" WHERE generation = ? AND token = ? AND state = ?',
-            (grant.generation, grant.token, State.RELEASED.value),
-        )
-        if grant.state is State.RELEASED:
-            self._rows.pop(grant.token, None)
+        current = self._rows.get(grant.token)
+        if current is None or current.generation != grant.generation or current.state is not State.RELEASED:
+            return
+        self._late[grant.generation] = FORGET
+        del self._rows[grant.token]
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
-        """FullStoreError: nothing was changed, for want of room."""
+    def settle(self) -> None:
+        """Write the ends of grants that are still to be written. FullStoreError: not yet."""
+        if self._late:
+            self._write("", ())
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+        """With all ends that are to be written, in one piece. FullStoreError: nothing was changed, for want of room."""
         try:
-            return self._db.execute(statement, values)
+            if not self._late:
+                self._db.execute(statement, values)
+                return
+            self._db.execute("BEGIN")
+            for generation, end in self._late.items():
+                self._db.execute(end, (generation,))
+            if statement:
+                self._db.execute(statement, values)
+            self._db.execute("COMMIT")
+            self._late.clear()
         except sqlite3.OperationalError as problem:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise _said(problem, self._path) from problem
 
     def close(self) -> None:
+        with contextlib.suppress(FullStoreError):
+            self.settle()
         self._db.close()
 
 

@@ -33,7 +33,13 @@ class Loop:
         self.looked: list[str] = []
         self.asked: list[Peer] = []
         self.waits: list[Wait[wire.Message]] = []
-        self.server = Server(self.selector, self.listener, self.hints, self.answer, self.looked.append)
+        self.settled = 0
+        self.server = Server(
+            self.selector, self.listener, self.hints, self.answer, self.looked.append, self.settle
+        )
+
+    def settle(self) -> None:
+        self.settled += 1
 
     def answer(self, peer: Peer, message: wire.Message) -> Wait[wire.Message]:
         """At once, or by one of `waits` where the message asks to wait."""
@@ -111,6 +117,17 @@ def test_many_that_connect_do_not_keep_an_ended_process_waiting(loop: Loop) -> N
         assert answers == [{"looked": []}] * server.AT_ONCE + [{"looked": ["ended"]}]
         for sock in socks:
             sock.close()
+
+
+def test_what_nobody_waits_for_is_done_when_nobody_waits(loop: Loop) -> None:
+    """Before it sleeps, and not while somebody asks."""
+    with loop.connect() as sock:
+        wire.send(sock, wire.Message({"op": "x"}))
+        loop.server.round(5)
+        assert wire.receive(sock).status == wire.OK
+        assert loop.settled == 0
+        loop.server.round(0)
+        assert loop.settled == 1
 
 
 def test_a_process_that_ended_is_looked_at_before_requests_are_answered(loop: Loop) -> None:
