@@ -143,9 +143,21 @@ def matches(gpu: Named, word: str) -> bool:
     return word.lower() in (uuid, uuid.removeprefix("gpu-")) or fnmatchcase(gpu.model.lower(), word.lower())
 
 
-def room(gpu: Gpu, load: Load) -> int:
+class Sized(Protocol):
+    """A GPU by what can be granted on it, as in Gpu."""
+
+    @property
+    def grantable(self) -> int: ...
+    @property
+    def promised(self) -> int: ...
+
+
+def room(gpu: Sized, load: Load) -> int:
     """Bytes of `gpu` that one more grant can have, whole MiB."""
-    return 0 if load.alone else max(0, min(gpu.promised - load.taken, gpu.grantable))
+    if load.alone:
+        return 0
+    left, most = gpu.promised - load.taken, gpu.grantable
+    return 0 if left < 0 else left if left < most else most
 
 
 def free(gpu: Gpu, holdings: Sequence[Holding]) -> int:

@@ -19,7 +19,7 @@ import json
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gpuportion.sizes import MIB
@@ -36,12 +36,14 @@ class Learned:
 
     votes: tuple[int, ...] = ()
     ceiling: int = LARGEST
+    context: int = field(init=False)
 
-    @property
-    def context(self) -> int:
-        if not self.votes:
-            return min(DEFAULT, self.ceiling)
-        return min(int(statistics.median(self.votes)), self.ceiling)
+    def __post_init__(self) -> None:
+        voted = int(statistics.median(self.votes)) if self.votes else DEFAULT
+        object.__setattr__(self, "context", min(voted, self.ceiling))
+
+
+NOTHING: Final = Learned()
 
 
 def kind(model: str, driver: str) -> str:

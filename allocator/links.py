@@ -34,6 +34,9 @@ UNBOUND: Final = 1 << 30
 Quality = tuple[int, int]
 """(the worst pair, the sum of all pairs)."""
 
+Ranks = Sequence[Sequence[int]]
+"""Of each GPU to each, by places in a list of them."""
+
 Way = tuple[tuple[int, ...], int, int]
 """A set that is begun: places in the list, its worst pair, the sum of its pairs."""
 
@@ -61,23 +64,26 @@ def sums(gpus: Sequence[Gpu], others: Sequence[Gpu]) -> dict[str, int]:
     return found
 
 
-def are_alike(gpus: Sequence[Gpu]) -> bool:
+def ranks(gpus: Sequence[Gpu]) -> Ranks:
+    """Of each to each."""
+    return [[rank(one, other) for other in gpus] for one in gpus]
+
+
+def are_alike(ranks: Ranks) -> bool:
     """Whether every pair is linked as well as every other: then any set is the best."""
-    ranks = {rank(one, other) for at, one in enumerate(gpus) for other in gpus[:at]}
-    return len(ranks) <= 1
+    return len({one for at, row in enumerate(ranks) for one in row[:at]}) <= 1
 
 
 def best_set(
-    gpus: Sequence[Gpu],
+    ranks: Ranks,
     count: int,
-    fits: Callable[[Gpu, int], bool],
-    cost: Callable[[Sequence[Gpu]], tuple[int, ...]],
-) -> tuple[Gpu, ...] | None:
-    """The best linked `count` of `gpus` in their order, the k-th of which `fits` place k; of equal ones the one of
-    the least `cost`. None: none was found within STEPS."""
-    ranks = [[rank(one, other) for other in gpus] for one in gpus]
+    fits: Callable[[int, int], bool],
+    cost: Callable[[Sequence[int]], tuple[int, ...]],
+) -> tuple[int, ...] | None:
+    """The best linked `count` GPUs in their order, by their places in `ranks`, the k-th of which `fits` share k; of
+    equal ones those of the least `cost`. None: none were found within STEPS."""
     best: tuple[int, int, tuple[int, ...]] | None = None
-    chosen: tuple[Gpu, ...] | None = None
+    chosen: tuple[int, ...] | None = None
     begun: list[Way] = [((), UNBOUND, 0)]
     for _ in range(STEPS):
         if not begun:
@@ -86,12 +92,11 @@ def best_set(
         if best is not None and -worst > best[0]:
             continue
         if len(way) < count:
-            begun += _longer(way, worst, total, ranks, len(gpus) - count, lambda at, k: fits(gpus[at], k))
+            begun += _longer(way, worst, total, ranks, len(ranks) - count, fits)
             continue
         if best is None or (-worst, -total) <= best[:2]:
-            whole = tuple(gpus[at] for at in way)
-            found = (-worst, -total, cost(whole))
-            best, chosen = (found, whole) if best is None or found < best else (best, chosen)
+            found = (-worst, -total, cost(way))
+            best, chosen = (found, way) if best is None or found < best else (best, chosen)
     return chosen
 
 
@@ -99,7 +104,7 @@ def _longer(
     way: tuple[int, ...],
     worst: int,
     total: int,
-    ranks: Sequence[Sequence[int]],
+    ranks: Ranks,
     spare: int,
     fits: Callable[[int, int], bool],
 ) -> Iterator[Way]:

@@ -5,12 +5,12 @@ share, no pages and no library in its container: the GPU holds it to its memory.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpuportion.allocator import ways
+from gpuportion.allocator import no_room, ways
 from gpuportion.allocator.devices import Gpu, Share
+from gpuportion.allocator.fractions import Fractions
 from gpuportion.allocator.grants import now
 from gpuportion.allocator.inventory import Sample
 from gpuportion.allocator.mig import modes, refusals, views
@@ -21,11 +21,13 @@ from gpuportion.allocator.mig.roles import Roles
 from gpuportion.allocator.pages import GpuUse, LedgerView
 from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.placement import Placement
+from gpuportion.allocator.pool import Pool
 from gpuportion.allocator.role_changes import RoleChanges
 from gpuportion.allocator.store import Grant
 from gpuportion.shim.request import Request, Role
 
 NO_AVOID: frozenset[Spot] = frozenset()
+ByFraction = Callable[[Pool], "Placement | no_room.Refusal"]
 
 
 class MigGrants:
@@ -34,6 +36,7 @@ class MigGrants:
         self._partitions = partitions
         self._node = partitions.node
         self._roles = roles
+        self._fractions = Fractions(roles, self._node)
 
     def update(self, gpus: Sequence[Gpu], sample: Sample) -> None:
         """A new sample came."""
@@ -43,18 +46,16 @@ class MigGrants:
     # Granting
 
     def choose(
-        self, want: Request, subject: str, gpus: Sequence[Gpu], by_fraction: ways.ByFraction
+        self, want: Request, subject: str, gpus: tuple[Gpu, ...], by_fraction: ByFraction
     ) -> Placement | Plan:
         """How `want` is served. GpuportionError: by no way."""
-        whole = [self._of_fractions(gpu) for gpu in gpus if not self._roles.has_mig_role(gpu.uuid)]
+        pool = self._fractions.pool(gpus)
         parts = self._node.gpus()
         if parts and Role.MIG in ways.order(want):
             self._partitions.asked(want)
-        return ways.choose(want, subject, whole, parts, by_fraction, lambda: self._partitions.plan(want))
-
-    def _of_fractions(self, gpu: Gpu) -> Gpu:
-        trouble = gpu.trouble or modes.trouble(gpu.index, False, self._node.reading(gpu.uuid))
-        return dataclasses.replace(gpu, trouble=trouble) if trouble else gpu
+        return ways.choose(
+            want, subject, pool.gpus, parts, lambda: by_fraction(pool), lambda: self._partitions.plan(want)
+        )
 
     def again(self, want: Request, subject: str, avoid: frozenset[Spot]) -> Plan:
         """Another plan, without the places that the driver refused. GpuportionError GP101: there is none."""

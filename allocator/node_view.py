@@ -174,7 +174,7 @@ class NodeView:
 
     def context(self, model: str) -> int:
         """Bytes that a process's context takes on this model, as far as we know."""
-        return self._learned.get(learning.kind(model, self.driver), learning.Learned()).context
+        return self._learned.get(learning.kind(model, self.driver), learning.NOTHING).context
 
     @property
     def is_undecided(self) -> bool:
@@ -316,7 +316,7 @@ class NodeView:
         estimated = learning.estimate(held, counted, context)
         if estimated is not None:
             kind = learning.kind(model, self.driver)
-            new = learning.vote(self._learned.get(kind, learning.Learned()), estimated, held)
+            new = learning.vote(self._learned.get(kind, learning.NOTHING), estimated, held)
             self._learned = {**self._learned, kind: new}
             log.info("a context on %s takes %d MiB", kind, new.context >> 20)
 

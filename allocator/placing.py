@@ -6,13 +6,12 @@ The same for containers and for processes of the host. Knows nothing of messages
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gpuportion.allocator import injection, placement, policy, visibility
-from gpuportion.allocator.devices import Gpu, Share
+from gpuportion.allocator.devices import Share
 from gpuportion.allocator.grant import Intent
 from gpuportion.allocator.grants import Grants
 from gpuportion.allocator.mig.planner import Plan, Spot
@@ -22,6 +21,7 @@ from gpuportion.allocator.node_view import NodeView
 from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.placement import Placement
 from gpuportion.allocator.policy_in_force import PolicyInForce
+from gpuportion.allocator.pool import Pool
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
@@ -54,23 +54,15 @@ class Placing:
         return self._placed(request, subject, user)
 
     def _placed(self, request: Request, subject: str, user: str) -> Placement | Plan:
-        gpus, rules = self._view.need_gpus(), self._rules.policy
+        rules = self._rules.policy
 
-        def by_fraction(some: Sequence[Gpu]) -> Placement | Refusal:
+        def by_fraction(pool: Pool) -> Placement | Refusal:
             held = visibility.held(self._grants.tally, self._grants.live, rules, user)
-            return placement.plan(some, held, request, rules.rules)
+            return placement.plan(pool, held, request, rules.rules, self._view.context)
 
-        found = self._mig.choose(request, subject, gpus, by_fraction)
+        found = self._mig.choose(request, subject, self._view.need_gpus(), by_fraction)
         self.check_shares(self._mig.shares(found), user, subject)
-        if isinstance(found, Plan):
-            return found
-        models = {gpu.uuid: gpu.model for gpu in gpus}
-        return Placement(
-            tuple(
-                dataclasses.replace(share, context=self._view.context(models[share.uuid]))
-                for share in found.shares
-            )
-        )
+        return found
 
     def check_shares(
         self, shares: Sequence[Share], user: str, subject: str, but: Grant | None = None
@@ -80,7 +72,7 @@ class Placing:
 
     def _owned(self, user: str, but: Grant | None) -> list[tuple[Share, ...]]:
         """The shares of each grant of `user`; nothing where no rule asks for them."""
-        if self._rules.policy.limits_of(user) == policy.Limits():
+        if self._rules.policy.limits_of(user) == policy.NO_LIMITS:
             return []
         mine = self._grants.tally.of_owner(user)
         return [grant.shares for grant in mine if but is None or grant.token != but.token]

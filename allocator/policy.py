@@ -7,7 +7,7 @@ serves (placement.py). What is over a rule raises GpuportionError GP110 with the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
@@ -21,6 +21,9 @@ UNLIMITED: Final = 1 << 62
 """An amount or a number that nobody reaches: a rule for one user that lifts the rule for all."""
 
 ENV, ANNOTATIONS, BOTH = "env", "annotations", "both"
+BANNED: Final = {ENV: "annotation", ANNOTATIONS: "env"}
+"""What each of these leaves out, as a request's source."""
+
 REPORT, STOP = "report", "stop"
 IGNORE, TRUST = "ignore", "trust"
 ALL, OWN = "all", "own"
@@ -37,6 +40,9 @@ class Limits:
 
     memory: int | None = None
     grants: int | None = None
+
+
+NO_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Policy:
 
     max_memory: int | None = None
     max_gpus: int | None = None
-    user: Limits = Limits()
+    user: Limits = NO_LIMITS
     users: tuple[UserRule, ...] = ()
     user_annotation: str = IGNORE
     default: Request | None = None
@@ -71,11 +77,11 @@ class Policy:
     visible: str = ALL
     mig_max_idle: float | None = None
     """Seconds after which an idle MIG instance is removed; None: only when its room is needed."""
+    rules: Rules = field(init=False, repr=False, compare=False)
+    """What of it concerns placement."""
 
-    @property
-    def rules(self) -> Rules:
-        """What of it concerns placement."""
-        return Rules(self.placement, self.minimum)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", Rules(self.placement, self.minimum))
 
     def user_of(self, annotation: str | None) -> str:
         """Whose a container is, by its annotation `gpuportion.io/user`: a uid where it is known, else the name."""
@@ -89,11 +95,14 @@ class Policy:
 
     def limits_of(self, user: str) -> Limits:
         """The rule for all users, with what the user's own rule says before it."""
-        own = next((rule.limits for rule in self.users if rule.means(user)), Limits())
-        return Limits(
-            self.user.memory if own.memory is None else own.memory,
-            self.user.grants if own.grants is None else own.grants,
-        )
+        for rule in self.users:
+            if rule.means(user):
+                own = rule.limits
+                return Limits(
+                    self.user.memory if own.memory is None else own.memory,
+                    self.user.grants if own.grants is None else own.grants,
+                )
+        return self.user
 
 
 def check_request(policy: Policy, request: Request, subject: str) -> None:
@@ -110,7 +119,10 @@ def check_shares(
 ) -> None:
     """Whether `user`, whose grants have the shares `held`, may have these `shares` as well."""
     _check_most(policy, [share.limit for share in shares], subject)
-    limits, held = policy.limits_of(user), list(held)
+    limits = policy.limits_of(user)
+    if limits == NO_LIMITS:
+        return
+    held = list(held)
     who = f"user {user}" if user != ROOT else "root, who has every container that names no user,"
     if limits.grants is not None and len(held) >= limits.grants:
         what = f"{who} has {len(held)} of the {limits.grants} grants that one user may have"
@@ -129,8 +141,8 @@ def check_runtime(policy: Policy, path: str, subject: str) -> None:
 
 
 def _check_source(policy: Policy, request: Request, subject: str) -> None:
-    banned = {ENV: "annotation", ANNOTATIONS: "env"}.get(policy.requests_from)
-    if banned in request.source.split("+"):
+    banned = BANNED.get(policy.requests_from)
+    if banned is not None and banned in request.source.split("+"):
         ways = {"annotation": "an annotation", "env": "its environment (which an image can set, too)"}
         allowed = {"annotation": "the environment", "env": "annotations"}[banned]
         what = f"it asks by {ways[banned]}; this node takes requests by {allowed} only"
@@ -139,9 +151,9 @@ def _check_source(policy: Policy, request: Request, subject: str) -> None:
 
 def _check_most(policy: Policy, amounts: Iterable[int], subject: str) -> None:
     most = UNLIMITED if policy.max_memory is None else policy.max_memory
-    over = [amount for amount in amounts if amount > most]
-    if over:
-        what = f"it asks for {both(max(over))} of a GPU's memory; one container may have {both(most)} of each GPU"
+    asked = max(amounts, default=0)
+    if asked > most:
+        what = f"it asks for {both(asked)} of a GPU's memory; one container may have {both(most)} of each GPU"
         raise _refusal(subject, what, "container.max-memory", "Ask for less.")
 
 

@@ -22,8 +22,12 @@ from gpuportion.allocator.placement import Placement
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request, Role
 
-ByFraction = Callable[[Sequence[Gpu]], "Placement | no_room.Refusal"]
+ByFraction = Callable[[], "Placement | no_room.Refusal"]
 ByMig = Callable[[], "Plan | refusals.Refusal"]
+
+FRACTION, MIG = Role.FRACTION, Role.MIG
+FRACTION_FIRST: Final = (FRACTION, MIG)
+MIG_FIRST: Final = (MIG, FRACTION)
 NO_FRACTIONS: Final = (
     "every GPU that may serve it has the MIG role. Take it from one (gpuportion node remove-role --mig-enabled), "
     "select others (GPU_SELECT), or, for a container, leave out GPU_ROLE"
@@ -35,8 +39,8 @@ def order(want: Request) -> tuple[Role, ...]:
     if want.role is not None:
         return (want.role,)
     if want.mig is not None:
-        return (Role.MIG,)
-    return (Role.MIG, Role.FRACTION) if want.compute is not None else (Role.FRACTION, Role.MIG)
+        return (MIG,)
+    return FRACTION_FIRST if want.compute is None else MIG_FIRST
 
 
 def choose(
@@ -48,37 +52,39 @@ def choose(
     by_mig: ByMig,
 ) -> Placement | Plan:
     """How `want` is served. `gpus`: those that serve fractions; GpuportionError: by no way, now or ever."""
-    there = {Role.FRACTION: _selected(gpus, want), Role.MIG: _selected(mig_gpus, want)}
-    able = [way for way in order(want) if there[way]]
-    if not able:
-        raise _nobody(want, gpus, mig_gpus, by_mig)
-    ways = {Role.FRACTION: lambda: by_fraction(gpus), Role.MIG: by_mig}
     full: list[GpuportionError] = []
     never: list[GpuportionError] = []
-    for way in able:
+    for way in order(want):
+        if not _selected(gpus if way is FRACTION else mig_gpus, want):
+            continue
         try:
-            found = ways[way]()
+            found = by_fraction() if way is FRACTION else by_mig()
         except GpuportionError as problem:
             never.append(problem)
             continue
         if isinstance(found, (Placement, Plan)):
             return found
         full.append(found.error(subject))
-    raise _both(full) if full else never[0]
+    if full:
+        raise _both(full)
+    raise never[0] if never else _nobody(want, gpus, mig_gpus, by_mig)
 
 
 def _selected(gpus: Sequence[Named], want: Request) -> bool:
-    return any(not want.select or any(matches(gpu, word) for word in want.select) for gpu in gpus)
+    """Whether one of them may serve it."""
+    if not want.select:
+        return bool(gpus)
+    return any(matches(gpu, word) for gpu in gpus for word in want.select)
 
 
 def _nobody(want: Request, gpus: Sequence[Gpu], mig_gpus: Sequence[MigGpu], by_mig: ByMig) -> GpuportionError:
     """No GPU may serve it: by the role that it wants, or at all."""
-    if order(want) == (Role.MIG,):
+    if order(want) == (MIG,):
         try:
             by_mig()
         except GpuportionError as problem:
             return problem
-    if want.role is Role.FRACTION and _selected(mig_gpus, want):
+    if want.role is FRACTION and _selected(mig_gpus, want):
         return GpuportionError("GP109", what="a fraction of a GPU", why=NO_FRACTIONS + ".")
     everyone: list[Named] = [*gpus, *mig_gpus]
     known = sorted((gpu.index, gpu.model, gpu.uuid) for gpu in everyone)

@@ -27,6 +27,8 @@ class MigNode:
         self._slices: dict[str, int] = {}
         self._acts: Counter[str] = Counter()
         self._changed: dict[str, float] = {}
+        self.version = 0
+        """Another one whenever a reading is."""
         self.has_looked = False
         self.stuck: dict[str, str] = {}
         """By UUID, why a GPU can serve nobody though the driver shows it well."""
@@ -42,6 +44,7 @@ class MigNode:
                 self._take(uuid, reading)
         for uuid in self._readings.keys() - readings.keys():
             del self._readings[uuid]
+            self.version += 1
 
     def begin(self, uuid: str) -> None:
         """An act on this GPU is handed over."""
@@ -59,6 +62,7 @@ class MigNode:
         if self._readings.get(uuid) is reading:
             return
         self._readings[uuid] = reading
+        self.version += 1
         if reading.profiles:
             self._slices[uuid] = geometry_of(reading.profiles).compute
 
@@ -79,8 +83,11 @@ class MigNode:
 
     def gpus(self) -> list[MigGpu]:
         """Those with the MIG role, by index."""
+        mig = self._roles.mig
+        if not mig:
+            return []
         found = sorted(self._gpus.values(), key=lambda gpu: gpu.index)
-        return [self._mig_gpu(gpu) for gpu in found if self._roles.has_mig_role(gpu.uuid)]
+        return [self._mig_gpu(gpu) for gpu in found if gpu.uuid in mig]
 
     def _mig_gpu(self, gpu: Gpu) -> MigGpu:
         reading = self._readings.get(gpu.uuid)

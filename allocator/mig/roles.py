@@ -20,6 +20,11 @@ FILE: Final = "roles.json"
 class Roles(Protocol):
     """Whoever knows the roles of this node's GPUs."""
 
+    @property
+    def mig(self) -> frozenset[str]:
+        """The UUIDs of those with the MIG role."""
+        ...
+
     def has_mig_role(self, uuid: str) -> bool:
         """Whether the GPU of this UUID serves by MIG. One without MIG mode on now can serve nobody then."""
         ...
@@ -31,21 +36,21 @@ class KeptRoles:
     def __init__(self, state_dir: str) -> None:
         """GpuportionError GP307: the file is there and is not understood."""
         self._path = f"{state_dir}/{FILE}"
-        self._mig = _read(self._path)
+        self.mig = _read(self._path)
 
     def has_mig_role(self, uuid: str) -> bool:
-        return uuid in self._mig
+        return uuid in self.mig
 
     def give(self, uuids: Iterable[str]) -> None:
         """These GPUs serve by MIG. OSError: it could not be kept, and nothing is changed."""
-        self._keep(self._mig | set(uuids))
+        self._keep(self.mig | set(uuids))
 
     def take(self, uuids: Iterable[str]) -> None:
         """These GPUs serve by fractions. OSError: as for `give`."""
-        self._keep(self._mig - set(uuids))
+        self._keep(self.mig - set(uuids))
 
     def _keep(self, mig: frozenset[str]) -> None:
-        if mig == self._mig:
+        if mig == self.mig:
             return
         os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -54,21 +59,21 @@ class KeptRoles:
             file.flush()
             os.fsync(file.fileno())
         os.replace(f"{self._path}.new", self._path)
-        self._mig = mig
+        self.mig = mig
 
 
 class ByMode:
     """Roles where nobody gave any: a GPU in MIG mode can serve by MIG alone."""
 
     def __init__(self) -> None:
-        self._in_mode: frozenset[str] = frozenset()
+        self.mig: frozenset[str] = frozenset()
 
     def update(self, in_mode: Iterable[str]) -> None:
         """These GPUs are in MIG mode now."""
-        self._in_mode = frozenset(in_mode)
+        self.mig = frozenset(in_mode)
 
     def has_mig_role(self, uuid: str) -> bool:
-        return uuid in self._in_mode
+        return uuid in self.mig
 
 
 def _read(path: str) -> frozenset[str]:

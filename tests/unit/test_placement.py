@@ -14,6 +14,7 @@ from gpuportion import sizes
 from gpuportion.allocator.devices import MINIMUM, Gpu, Held, Holding, Share, free
 from gpuportion.allocator.no_room import Refusal, suggestion
 from gpuportion.allocator.placement import EXCLUSIVE, SPREAD, Placement, Rules, plan
+from gpuportion.allocator.pool import Pool
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import Request
 from gpuportion.sizes import MIB
@@ -173,6 +174,26 @@ def test_a_place_is_found_by_sums_alone() -> None:
     refused = plan(gpus, Held.of(holdings), large)
     assert isinstance(refused, Refusal) and refused == plan(gpus, holdings, large)
     assert refused.holdings == (holdings[0],)
+
+
+def test_a_share_says_what_a_context_takes_on_its_gpu() -> None:
+    """By the GPU's model, each share its own; nothing where nobody says."""
+    gpus = [gpu(0), gpu(1, model="NVIDIA H100 80GB HBM3")]
+    want = Request(memory=(GB, GB), count=2)
+    found = plan(gpus, [], want, context=lambda model: len(model) * MIB)
+    assert isinstance(found, Placement)
+    assert [share.context for share in found.shares] == [len(one.model) * MIB for one in gpus]
+    unsaid = plan(gpus, [], want)
+    assert isinstance(unsaid, Placement) and [share.context for share in unsaid.shares] == [0, 0]
+
+
+def test_gpus_that_were_put_together_before_serve_as_well() -> None:
+    """The same place, whatever was asked of them in the meantime."""
+    gpus = [gpu(0), gpu(1), gpu(2, trouble="it is ill")]
+    pool, small = Pool(gpus), Request(memory=(4 * GB,))
+    assert plan(pool, [], small) == plan(gpus, [], small)
+    assert plan(pool, [held(gpus[1], GB)], small) == plan(gpus, [held(gpus[1], GB)], small)
+    assert plan(pool, [], small) == plan(gpus, [], small)
 
 
 def test_a_part_goes_where_it_leaves_the_least() -> None:

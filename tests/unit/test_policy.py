@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from gpuportion.allocator import policy_file
 from gpuportion.allocator.devices import Share
+from gpuportion.allocator.placement import Rules
 from gpuportion.allocator.policy import (
     UNLIMITED,
     Limits,
@@ -108,6 +110,14 @@ def test_one_way_of_asking_can_be_closed(only: str, env: bool, annotation: bool,
         check_request(Policy(requests_from=only), asked, "it")
     else:
         assert "requests-from" in refused(check_request, Policy(requests_from=only), asked, "it")
+
+
+def test_what_concerns_placement_is_said_apart() -> None:
+    """Also of rules that were made of others; it is no rule of its own."""
+    rules = Policy(placement="spread", minimum=GB)
+    assert rules.rules == Rules("spread", GB)
+    assert dataclasses.replace(rules, minimum=2 * GB).rules == Rules("spread", 2 * GB)
+    assert "rules=" not in repr(rules)
 
 
 def test_a_runtime_is_allowed_by_name_or_path() -> None:

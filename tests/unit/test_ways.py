@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import pytest
 from tests.support import mig_boards
@@ -37,8 +36,8 @@ def chosen(
     gpus = [WHOLE] if whole else []
     migs = [PARTS] if parts else []
 
-    def by_fraction(some: Sequence[Gpu]) -> Placement | no_room.Refusal:
-        return placement.plan(some, held or [], want)
+    def by_fraction() -> Placement | no_room.Refusal:
+        return placement.plan(gpus, held or [], want)
 
     def by_mig() -> Plan | refusals.Refusal:
         return planner.plan(migs, instances or [], want, planner.Policy())
