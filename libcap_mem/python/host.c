@@ -107,7 +107,9 @@ static int new_file(const char *path, mode_t mode) {
 }
 
 static int write_ledger(making *this) {
-    gp_ledger_file header = {0};
+    const size_t bytes = offsetof(gp_ledger_file, refusal); /* what follows is zeros, as a new file is */
+    gp_ledger_file header;
+    memset(&header, 0, bytes);
     if (gp_ledger_format(&header, this->gpus))
         return EINVAL;
     int fd = new_file(below(this, "/ledger/ledger"), this->owner < 0 ? 0666 : 0600);
@@ -116,8 +118,8 @@ static int write_ledger(making *this) {
     int problem = this->owner >= 0 && fchown(fd, (uid_t)this->owner, (gid_t)-1) ? errno : 0;
     if (!problem)
         problem = posix_fallocate(fd, 0, (off_t)gp_ledger_size(this->gpus));
-    if (!problem) /* the rest of it is zeros, as the file is */
-        problem = put(fd, (const char *)&header, offsetof(gp_ledger_file, refusal));
+    if (!problem)
+        problem = put(fd, (const char *)&header, bytes);
     return closed(fd, problem);
 }
 

@@ -27,8 +27,8 @@ gp_made gp_make_pages(const char *folder, uint32_t gpus, int64_t owner, const ch
                       const char *preload, uint64_t preload_bytes, const char *policy, uint64_t policy_bytes,
                       int stop);
 
-/* Takes off all that is mounted on `ledger` in each of `n` folders, at once, also while a container still has
- * the file: what is in use lives on until it is not. The paths lie one behind the other, each with its 0;
+/* Takes off what is mounted on `ledger` in each of `n` folders, at once, also while a container still has the
+ * file: what is in use lives on until it is not. The paths lie one behind the other, each with its 0;
  * `problems` gets an errno for each: 0 as well where nothing is mounted, or nothing is there, or this process
  * may not mount. */
 void gp_unmount_ledgers(const char *folders, int n, int *problems);

@@ -150,6 +150,29 @@ def test_removal_leaves_nothing_and_can_be_repeated(folder: str) -> None:
     assert folder not in mounts()
 
 
+def test_whatever_else_lies_there_goes_too(folder: str, tmp_path: Path) -> None:
+    """Folders with what is in them, links, but nothing that a link leads to."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    create(folder)
+    for number in range(200):
+        Path(folder, f"a file with a name that is not short {number}").touch()
+    Path(folder, "in", "it").mkdir(parents=True)
+    Path(folder, "in", "it", "file").touch()
+    Path(folder, "in", "link").symlink_to(tmp_path / "elsewhere")
+    pages.remove(folder)
+    assert not os.path.exists(folder) and os.listdir(tmp_path / "elsewhere") == ["kept"]
+
+
+@needs_root
+def test_a_ledger_that_was_mounted_on_twice_goes(folder: str) -> None:
+    """One call takes both away."""
+    create(folder)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", f"{folder}/ledger"], check=True)
+    pages.remove(folder)
+    assert not os.path.exists(folder) and folder not in mounts()
+
+
 @needs_root
 def test_a_container_that_still_has_the_ledger_does_not_hold_up_its_removal(folder: str) -> None:
     """An open file keeps its contents; the folder goes at once."""
