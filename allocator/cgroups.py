@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from gpuportion.allocator.processes import read_proc
@@ -48,17 +48,25 @@ def mounts() -> dict[str, str]:
 
 def membership(pid: int) -> dict[str, str]:
     """Path of process `pid` in each v1 hierarchy by name, and in v2 under ""; empty: it is gone."""
-    try:
-        return parse(os.fsdecode(read_proc(f"/proc/{pid}/cgroup")))
-    except OSError:
-        return {}
+    return _paths(_lines(pid))
 
 
 def parse(text: str) -> dict[str, str]:
     """A file /proc/PID/cgroup: lines "number:names:path", of which the path can hold colons, and all that Python takes
     for the end of a line but a newline. A last line that was cut off says nothing."""
+    return _paths(text.split("\n")[:-1])
+
+
+def _lines(pid: int) -> list[str]:
+    try:
+        return os.fsdecode(read_proc(f"/proc/{pid}/cgroup")).split("\n")[:-1]
+    except OSError:
+        return []
+
+
+def _paths(lines: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in text.split("\n")[:-1]:
+    for line in lines:
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             found[name] = path
@@ -71,13 +79,11 @@ def own_folders(pid: int, beside: int) -> tuple[str, ...]:
     `beside` is the process that made the container, 0 if it cannot be seen. Empty: it has none
     (`podman --cgroups=disabled`), so cgroups cannot tell when it ends.
     """
-    mine, other = membership(pid), membership(beside)
-    names = [
-        name
-        for name in ("", *PREFERRED)
-        if mine.get(name, "/") != "/" and mine[name] != other.get(name) and name in mounts()
-    ]
-    return tuple(mounts()[name] + mine[name] for name in names[:ENOUGH])
+    shared = frozenset(_lines(beside))
+    own = _paths(line for line in _lines(pid) if line not in shared)
+    mounted = mounts()
+    names = [name for name in ("", *PREFERRED) if own.get(name, "/") != "/" and name in mounted]
+    return tuple(mounted[name] + own[name] for name in names[:ENOUGH])
 
 
 def is_populated(folder: str) -> bool:

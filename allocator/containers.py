@@ -82,16 +82,16 @@ class Containers:
         if not stages.are_run(verb, runtime):
             raise GpuportionError("GP302", why=UNCONFIRMED)
         user = self._rules.policy.user_of(annotations.get(USER))
-        creator = processes.peer(peer.pid)
-        if creator is None and peer.pid > 0:
-            raise GpuportionError("GP304", why="whoever asked has ended while it waited")
-        self._grants.supersede(root, id, creator)
+        self._grants.supersede(root, id, peer.pid)
         found = self._placing.place(request, subject, user)
         shares, asked = self._mig.shares(found), request.to_json()
+        image = Image(fields.image_drivers(message), fields.image_mounts(message))
+        creator = processes.meet(peer.pid)
+        if creator is None and peer.pid > 0:
+            raise GpuportionError("GP304", why="whoever asked has ended while it waited")
         intent = Intent(
             CONTAINER, shares, asked, root=root, id=id, name=name, uid=peer.uid, user=user, creator=creator
         )
-        image = Image(fields.image_drivers(message), fields.image_mounts(message))
         with self._placing.reserved(intent) as grant:
             if isinstance(found, Plan):
                 made = yield from self._placing.made(grant, found, request, subject)

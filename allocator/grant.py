@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gpuportion.allocator.devices import Share
 from gpuportion.allocator.lifecycle import State
 from gpuportion.allocator.mig.portion import MigPortion
-from gpuportion.allocator.processes import Process
+from gpuportion.allocator.processes import Living, Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,25 @@ class Grant:
         """The MIG instance that it is, where it is one: then it has no other share, and no pages."""
         return self.shares[0].mig if self.shares else None
 
+    def changed(self, **changes: Any) -> Grant:
+        """As dataclasses.replace, in half of its time: a grant's life does it three times."""
+        after = object.__new__(Grant)
+        for put, value in zip(_PUT, _VALUES(self), strict=True):
+            put(after, value)
+        for name, value in changes.items():
+            object.__setattr__(after, name, value)
+        return after
+
+
+_NAMES: Final = tuple(field.name for field in dataclasses.fields(Grant))
+_VALUES: Final = operator.attrgetter(*_NAMES)
+_PUT: Final = tuple(vars(Grant)[name].__set__ for name in _NAMES)
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A grant to be made: who for, and by whom it is asked. `root`, `id`: as `Grant` has them."""
+    """A grant to be made: who for, and by whom it is asked. `root`, `id`: as `Grant` has them. The descriptor of
+    `creator` belongs to whoever reserves it."""
 
     kind: str
     shares: tuple[Share, ...]
@@ -66,4 +82,4 @@ class Intent:
     name: str = ""
     uid: int = 0
     user: str = ""
-    creator: Process | None = None
+    creator: Living | None = None

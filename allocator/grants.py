@@ -10,7 +10,6 @@ placement or sockets.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import os
@@ -24,7 +23,7 @@ from gpuportion.allocator.devices import Holding, Share, uuid_bytes
 from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.grant import Intent
 from gpuportion.allocator.hints import Hints
-from gpuportion.allocator.lifecycle import Event, State, verdict
+from gpuportion.allocator.lifecycle import Event, State
 from gpuportion.allocator.notes import Notes
 from gpuportion.allocator.presence import Presence
 from gpuportion.allocator.processes import Process
@@ -98,23 +97,38 @@ class Grants:
     # Reserved and confirmed
 
     def reserve(self, intent: Intent) -> Grant:
-        """Write down that this much is promised, for as long as its creator lives and the timeout is not over."""
+        """Write down that this much is promised, for as long as its creator lives and the timeout is not over. The
+        creator's descriptor is taken over, and closed where nothing was promised."""
         here("reserving")
-        began = now()
-        wanted = {field.name: getattr(intent, field.name) for field in dataclasses.fields(intent)}
-        grant = self.store.add(
-            Grant(
-                token=secrets.token_hex(16),
-                boot=self.presence.boot,
-                created=began,
-                deadline=began + self._timeout,
-                **wanted,
-            )
-        )
+        began, creator = now(), intent.creator
+        try:
+            grant = self.store.add(self._intended(intent, began))
+        except BaseException:
+            if creator is not None:
+                os.close(creator.pidfd)
+            raise
         here("reserved")
-        self.presence.watch(grant, grant.creator, began)
+        if creator is not None:
+            self._hints.watch(grant.token, creator.pidfd)
         self._hints.at(grant.token, grant.deadline)
         return grant
+
+    def _intended(self, intent: Intent, began: float) -> Grant:
+        return Grant(
+            token=secrets.token_hex(16),
+            boot=self.presence.boot,
+            created=began,
+            deadline=began + self._timeout,
+            kind=intent.kind,
+            shares=intent.shares,
+            request=intent.request,
+            root=intent.root,
+            id=intent.id,
+            name=intent.name,
+            uid=intent.uid,
+            user=intent.user,
+            creator=intent.creator.process if intent.creator else None,
+        )
 
     def make_pages(
         self, grant: Grant, libcuda: str, libnvml: str, ledger: str, preload: bytes = b"", label: str = ""
@@ -160,14 +174,9 @@ class Grants:
         if grant is None or grant.state is State.RELEASED:
             why = f"it ended before the container was ready (after {self._timeout:g} s, or with its creator)"
             raise GpuportionError("GP305", what="the reservation of this container", why=why)
-        holder = processes.identify(pidfd)
-        if holder is None or holder.pid != pid:
-            raise GpuportionError("GP304", why=f"the descriptor is no pidfd of a living process {pid}")
+        holder, folders = _shown(pid, pidfd, beside)
         if grant.state is State.ACTIVE and grant.holder != holder:
             raise GpuportionError("GP303", why="another process confirmed this grant before")
-        folders = cgroups.own_folders(pid, beside)
-        if processes.has_exited(pidfd):
-            raise GpuportionError("GP304", why=f"process {pid} ended meanwhile")
         grant = self.store.apply(grant, Event.CONFIRMED, holder=holder, cgroups=folders)
         self.notes.write(grant)
         here("confirmed")
@@ -223,7 +232,7 @@ class Grants:
         if grant.state is State.RELEASED:
             self.remove(grant)
             return
-        event = verdict(grant, self.presence.world([grant], now()))
+        event = self.presence.verdict(grant, now())
         if event is not None:
             self.release(grant, event)
         else:
@@ -242,11 +251,11 @@ class Grants:
             if not self._hints.is_alive(grant.token):
                 self.look(grant.token)
 
-    def supersede(self, root: str, id: str, creator: Process | None) -> None:
-        """A creator that asks again (its connection broke) has thrown its first answer away; and of a
+    def supersede(self, root: str, id: str, creator: int) -> None:
+        """A creator (its pid) that asks again (its connection broke) has thrown its first answer away; and of a
         container that is made anew under its old id, what is left may have ended."""
         for grant in self.find(root, id):
-            if grant.state is State.RESERVED and creator is not None and grant.creator == creator:
+            if grant.state is State.RESERVED and grant.creator and grant.creator == processes.of_pid(creator):
                 self.release(grant, Event.ABANDONED)
             else:
                 self.look(grant.token)
@@ -299,6 +308,16 @@ class Grants:
     def _remove_later(self, grant: Grant, problem: Exception) -> None:
         log.warning("pages of %s could not be removed, trying again: %s", grant.token[:8], problem)
         self._hints.at(grant.token, now() + RETRY)
+
+
+def _shown(pid: int, pidfd: int, beside: int) -> tuple[Process, tuple[str, ...]]:
+    """The process of `pidfd`, and the cgroups that it has for itself. GpuportionError: it isn't `pid`, or has ended;
+    then what was read may be of another one, that has its pid now."""
+    start = processes.start_of(pid) if processes.pid_of(pidfd) == pid else None
+    folders = cgroups.own_folders(pid, beside) if start is not None else ()
+    if start is None or processes.has_exited(pidfd):
+        raise GpuportionError("GP304", why=f"the descriptor is no pidfd of a living process {pid}")
+    return Process(pid, start), folders
 
 
 def _page_name(grant: Grant) -> str:

@@ -21,6 +21,7 @@ from gpuportion.allocator.mig_grants import MigGrants
 from gpuportion.allocator.peer import Peer
 from gpuportion.allocator.pending import Steps
 from gpuportion.allocator.placing import Placing
+from gpuportion.allocator.processes import Living
 from gpuportion.allocator.store import Grant
 from gpuportion.errors import GpuportionError
 from gpuportion.shim.request import from_keys
@@ -60,9 +61,9 @@ class HostProcesses:
             name=name,
             uid=peer.uid,
             user=user,
-            creator=caller,
+            creator=Living(caller, os.dup(message.fds[0])),
         )
-        with _kept(message.fds[0]) as pidfd, self._placing.reserved(intent) as grant:
+        with self._placing.reserved(intent) as grant, _kept(message.fds[0]) as pidfd:
             if isinstance(found, Plan):
                 grant = yield from self._placing.made(grant, found, request, subject, once=True)  # noqa: PLW2901
                 portion = _on_an_instance(grant)

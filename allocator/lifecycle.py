@@ -14,6 +14,7 @@ there. Pure; knows nothing of stores, processes or clocks."""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -86,10 +87,9 @@ class World:
 
     boot: str
     now: float
-    creating: frozenset[str] = frozenset()
-    """Tokens whose container is still being created: whoever asked for them lives, or cannot be seen."""
-    occupied: frozenset[str] = frozenset()
-    """Tokens in whose container somebody is, or may be."""
+    living: Container[str] = ()
+    """Tokens that somebody lives by. Of a reserved one: whoever makes the container lives, or cannot be seen. Of an
+    active one: in its container somebody is, or may be."""
 
 
 def verdict(row: Row, world: World) -> Event | None:
@@ -98,8 +98,8 @@ def verdict(row: Row, world: World) -> Event | None:
         return None
     if row.boot != world.boot:
         return Event.LOST
-    if row.state is State.ACTIVE:
-        return None if row.token in world.occupied else Event.EMPTIED
-    if world.now >= row.deadline:
+    if row.state is State.RESERVED and world.now >= row.deadline:
         return Event.EXPIRED
-    return None if row.token in world.creating else Event.ABANDONED
+    if row.token in world.living:
+        return None
+    return Event.EMPTIED if row.state is State.ACTIVE else Event.ABANDONED

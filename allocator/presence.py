@@ -1,17 +1,16 @@
 """Who lives by each grant: whoever makes its container, its first process, and all in its cgroups.
 
 A pidfd tells of one process, at once and surely; cgroups and ledgers tell of all the others, when they are asked.
-Decides nothing: what follows from it is lifecycle.py's to say."""
+What follows from it is lifecycle.py's to say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 
 from gpuportion.allocator import cgroups, pages, processes
 from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.hints import Hints
-from gpuportion.allocator.lifecycle import State, World
-from gpuportion.allocator.processes import Process
+from gpuportion.allocator.lifecycle import Event, State, World, verdict
 
 
 class Presence:
@@ -26,9 +25,11 @@ class Presence:
         self._ledger = ledger
         self._on_instance = on_instance
 
-    def watch(self, grant: Grant, process: Process | None, now: float) -> None:
-        """Hear of the end of this process; one that is gone already is a hint by itself."""
-        if process is None:
+    def watch_again(self, grant: Grant, now: float) -> None:
+        """After a restart, hear of the end of the process that a row names; one that is gone already is a hint by
+        itself."""
+        process = grant.holder if grant.state is State.ACTIVE else grant.creator
+        if grant.boot != self.boot or grant.state is State.RELEASED or process is None:
             return
         pidfd = processes.open_pidfd(process)
         if pidfd is not None:
@@ -36,27 +37,21 @@ class Presence:
         else:
             self._hints.soon(grant.token, now)
 
-    def watch_again(self, grant: Grant, now: float) -> None:
-        """After a restart: of the process that a row names."""
-        if grant.boot != self.boot or grant.state is State.RELEASED:
-            return
-        self.watch(grant, grant.holder if grant.state is State.ACTIVE else grant.creator, now)
+    def world(self, grants: Iterable[Grant], now: float) -> World:
+        return World(self.boot, now, {grant.token for grant in grants if self._is_living(grant)})
 
-    def world(self, grants: Collection[Grant], now: float) -> World:
-        return World(
-            boot=self.boot,
-            now=now,
-            creating=frozenset(grant.token for grant in grants if self._is_creating(grant)),
-            occupied=frozenset(grant.token for grant in grants if self._is_occupied(grant)),
-        )
+    def verdict(self, grant: Grant, now: float) -> Event | None:
+        """What must happen to this grant, as `lifecycle` says of one."""
+        return verdict(grant, World(self.boot, now, (grant.token,) if self._is_living(grant) else ()))
 
-    def _is_creating(self, grant: Grant) -> bool:
-        """Does its creator live? One in a pid namespace that we cannot see has until the deadline."""
+    def _is_living(self, grant: Grant) -> bool:
+        """Of a reserved grant: does its creator live? One in a pid namespace that we cannot see has until the
+        deadline."""
+        if grant.state is State.ACTIVE:
+            return self._is_occupied(grant)
         return grant.creator is None or self._hints.is_alive(grant.token)
 
     def _is_occupied(self, grant: Grant) -> bool:
-        if grant.state is not State.ACTIVE:
-            return False
         if self._hints.is_alive(grant.token):
             return True
         if grant.cgroups:

@@ -35,6 +35,15 @@ class Process:
     start: int
 
 
+@dataclass(frozen=True, slots=True)
+class Living:
+    """A process that lived when it was met. `pidfd`, close-on-exec, stands for exactly this one; whoever has it closes
+    it."""
+
+    process: Process
+    pidfd: int
+
+
 def read_proc(path: str) -> bytes:
     """A small file of /proc. Plain system calls: a grant's life reads a dozen, and file objects take longer."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -135,20 +144,33 @@ def identify(pidfd: int) -> Process | None:
     return Process(pid, start)
 
 
-def open_pidfd(process: Process) -> int | None:
-    """A pidfd (close-on-exec) of exactly this process; None: it is gone."""
+def meet(pid: int) -> Living | None:
+    """Who has this pid now; None: nobody who lives. The descriptor first: while it has not become readable, all that is
+    read of the pid is of this process."""
     try:
-        pidfd = os.pidfd_open(process.pid)
+        pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    if start_of(process.pid) == process.start and not has_exited(pidfd):
-        return pidfd
+    start = start_of(pid)
+    if start is not None and not has_exited(pidfd):
+        return Living(Process(pid, start), pidfd)
     os.close(pidfd)
     return None
 
 
-def peer(pid: int) -> Process | None:
-    """The process at the other end of a socket, while it waits for us; None: it cannot be seen."""
+def open_pidfd(process: Process) -> int | None:
+    """A pidfd (close-on-exec) of exactly this process; None: it is gone."""
+    living = meet(process.pid)
+    if living is None:
+        return None
+    if living.process == process:
+        return living.pidfd
+    os.close(living.pidfd)
+    return None
+
+
+def of_pid(pid: int) -> Process | None:
+    """Who has this pid now, a zombie too; None: nobody. For whoever has no use for the descriptor of `meet`."""
     start = start_of(pid)
     return None if start is None else Process(pid, start)
 

@@ -121,7 +121,7 @@ def _holders(folder: str, private: str) -> dict[str, Process]:
     found: dict[str, Process] = {}
     mounted = _Mounted(folder)
     for pid in processes.all_pids():
-        process = processes.peer(pid)
+        process = processes.of_pid(pid)
         for token in {*mounted.tokens(pid), *_mapped(pid, private)} if process else ():
             if process and (token not in found or process.start < found[token].start):
                 found[token] = process

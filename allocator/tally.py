@@ -9,7 +9,7 @@ import collections
 from collections.abc import Iterable
 from typing import TypeVar
 
-from gpuportion.allocator.devices import NOTHING, Load
+from gpuportion.allocator.devices import NOTHING, Load, Share
 from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.lifecycle import State
 
@@ -28,10 +28,11 @@ class Tally:
 
     def change(self, before: Grant | None, after: Grant | None) -> None:
         """A row came, became another one of the same grant, or went."""
-        if before is not None and before.state is not State.RELEASED:
-            self._take(before, -1)
+        counted, counts = _counted(before), _counted(after)
+        if counted is not counts:
+            self._take(counted, -1)
+            self._take(counts, 1)
         if after is not None and after.state is not State.RELEASED:
-            self._take(after, 1)
             self._by_container[after.root, after.id][after.token] = after
             self._by_owner[after.owner][after.token] = after
         elif before is not None:
@@ -46,13 +47,17 @@ class Tally:
         """Of one user, as the rules for users count; the oldest first."""
         return list(self._by_owner.get(owner, {}).values())
 
-    def _take(self, grant: Grant, sign: int) -> None:
-        for share in grant.shares:
+    def _take(self, shares: tuple[Share, ...], sign: int) -> None:
+        for share in shares:
             load = self.loads.get(share.uuid, NOTHING).changed(share, sign)
-            if load == NOTHING:
-                del self.loads[share.uuid]
-            else:
+            if load.shares:
                 self.loads[share.uuid] = load
+            else:
+                del self.loads[share.uuid]
+
+
+def _counted(grant: Grant | None) -> tuple[Share, ...]:
+    return () if grant is None or grant.state is State.RELEASED else grant.shares
 
 
 def _drop(index: dict[K, dict[str, Grant]], key: K, token: str) -> None:

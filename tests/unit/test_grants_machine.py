@@ -168,10 +168,11 @@ class Life(RuleBasedStateMachine):
 
     def reserve(self, creator: Sleeper, id: str, size: int) -> Grant:
         assert self.grants is not None
-        asker = processes.peer(creator.pid)
-        self.grants.supersede("/run", id, asker)
+        self.grants.supersede("/run", id, creator.pid)
         share = Share(UUID, 0, size)
-        grant = self.grants.reserve(Intent(CONTAINER, (share,), {}, root="/run", id=id, creator=asker))
+        grant = self.grants.reserve(
+            Intent(CONTAINER, (share,), {}, root="/run", id=id, creator=processes.meet(creator.pid))
+        )
         self.grants.make_pages(grant, libcuda="/c", libnvml="/n", ledger="/l")
         return grant
 

@@ -50,17 +50,14 @@ def test_released_is_final_and_hears_every_end_again() -> None:
 @pytest.mark.parametrize(
     ("row", "world", "event"),
     [
-        pytest.param(Row(), World("boot-1", 10, creating=frozenset("t")), None, id="being-created"),
+        pytest.param(Row(), World("boot-1", 10, living="t"), None, id="being-created"),
         pytest.param(Row(), World("boot-1", 10), Event.ABANDONED, id="creator-gone"),
-        pytest.param(Row(), World("boot-1", 60, creating=frozenset("t")), Event.EXPIRED, id="too-late"),
-        pytest.param(Row(), World("boot-2", 10, creating=frozenset("t")), Event.LOST, id="booted"),
-        pytest.param(Row(state=State.ACTIVE), World("boot-1", 99, occupied=frozenset("t")), None, id="lives"),
-        pytest.param(
-            Row(state=State.ACTIVE), World("boot-1", 1, creating=frozenset("t")), Event.EMPTIED, id="empty"
-        ),
-        pytest.param(
-            Row(state=State.ACTIVE), World("boot-2", 1, occupied=frozenset("t")), Event.LOST, id="lost"
-        ),
+        pytest.param(Row(), World("boot-1", 60, living="t"), Event.EXPIRED, id="too-late"),
+        pytest.param(Row(), World("boot-1", 60), Event.EXPIRED, id="too-late-and-creator-gone"),
+        pytest.param(Row(), World("boot-2", 10, living="t"), Event.LOST, id="booted"),
+        pytest.param(Row(state=State.ACTIVE), World("boot-1", 99, living="t"), None, id="lives"),
+        pytest.param(Row(state=State.ACTIVE), World("boot-1", 1), Event.EMPTIED, id="empty"),
+        pytest.param(Row(state=State.ACTIVE), World("boot-2", 1, living="t"), Event.LOST, id="lost"),
         pytest.param(Row(state=State.RELEASED), World("boot-2", 999), None, id="released"),
     ],
 )

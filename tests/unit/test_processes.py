@@ -87,10 +87,26 @@ def test_what_is_no_pidfd_is_refused() -> None:
 
 def test_a_peer_that_cannot_be_seen_is_nobody() -> None:
     """Pid 0: it is in no pid namespace of ours."""
-    assert processes.peer(0) is None
+    assert processes.of_pid(0) is None and processes.meet(0) is None
     start = processes.start_of(os.getpid())
     assert start is not None
-    assert processes.peer(os.getpid()) == Process(os.getpid(), start)
+    assert processes.of_pid(os.getpid()) == Process(os.getpid(), start)
+
+
+def test_who_is_met_is_known_with_a_descriptor_until_it_ends() -> None:
+    """The descriptor stands for exactly this process; a zombie is nobody to meet."""
+    with running("sleep", "3600") as child:
+        living = processes.meet(child.pid)
+        assert living is not None and living.process == processes.of_pid(child.pid)
+        assert processes.pid_of(living.pidfd) == child.pid and not os.get_inheritable(living.pidfd)
+        before = os.listdir("/proc/self/fd")
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert processes.has_exited(living.pidfd) and processes.meet(child.pid) is None
+        child.wait()
+        assert processes.meet(child.pid) is None
+        assert os.listdir("/proc/self/fd") == before
+        os.close(living.pidfd)
 
 
 def test_a_mapped_file_is_found_by_its_device() -> None:

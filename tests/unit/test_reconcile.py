@@ -26,9 +26,7 @@ ROWS = st.lists(
     st.builds(Row, TOKENS, st.sampled_from([BOOT, "boot-0"]), st.sampled_from(State), st.floats(0, 100)),
     unique_by=lambda row: row.token,
 )
-WORLDS = st.builds(
-    World, st.just(BOOT), st.floats(0, 100), creating=st.frozensets(TOKENS), occupied=st.frozensets(TOKENS)
-)
+WORLDS = st.builds(World, st.just(BOOT), st.floats(0, 100), living=st.frozensets(TOKENS))
 
 
 @given(ROWS, WORLDS, st.frozensets(TOKENS))
@@ -46,15 +44,13 @@ def test_every_row_has_one_fate_and_every_folder_a_row(
 
 @given(ROWS, WORLDS)
 def test_who_lives_keeps_and_who_is_gone_does_not(rows: list[Row], world: World) -> None:
-    """Said again without the table: of this boot and occupied, or reserved, in time and being created."""
+    """Said again without the table: of this boot, with somebody who lives by it, and active or in time."""
     kept = {
         row.token
         for row in rows
         if row.boot == BOOT
-        and (
-            (row.state is State.ACTIVE and row.token in world.occupied)
-            or (row.state is State.RESERVED and row.token in world.creating and world.now < row.deadline)
-        )
+        and row.token in world.living
+        and (row.state is State.ACTIVE or (row.state is State.RESERVED and world.now < row.deadline))
     }
     assert set(reconcile(rows, world).keep) == kept
 
@@ -89,7 +85,7 @@ def test_a_start_after_a_crash_has_all_kinds_of_work() -> None:
         Row("e", BOOT, State.RELEASED, 0),
         Row("f", "boot-0", State.ACTIVE, 0),
     ]
-    world = World(BOOT, 5, creating=frozenset("cd"), occupied=frozenset("af"))
+    world = World(BOOT, 5, living=frozenset("acdf"))
     assert reconcile(rows, world, ["a", "e", "x"]) == Plan(
         release=(("b", Event.EMPTIED), ("d", Event.EXPIRED), ("f", Event.LOST)),
         finish=("e",),

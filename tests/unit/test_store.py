@@ -185,7 +185,7 @@ class Crashes(RuleBasedStateMachine):
         self.store = Store(self.path)
 
     def world(self) -> World:
-        return World(self.boot, self.now, frozenset(self.creating), frozenset(self.occupied))
+        return World(self.boot, self.now, self.creating | self.occupied)
 
     def reconcile(self) -> None:
         for token, event in reconcile(list(self.store), self.world()).release:
