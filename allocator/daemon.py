@@ -29,6 +29,7 @@ from gpuportion.allocator import (
     fault_points,
     injection,
     inventory,
+    log_lines,
     processes,
     rebuild,
     systemd,
@@ -91,10 +92,7 @@ class StartError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status."""
     options = daemon_options.parser().parse_args(argv)
-    # What the format does not show is not asked for: a grant's life is three lines (see logging's HOWTO).
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="gpuportiond: %(message)s")
+    log_lines.begin(sys.stderr)
     os.environ["GPUPORTION_RUN_DIR"] = options.run_dir  # socket paths in hooks follow it
     try:
         if place := fault_points.arm(os.environ):
