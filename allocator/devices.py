@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid as uuids
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,7 @@ class Held:
         return self.loads.get(gpu.uuid, NOTHING)
 
 
+@functools.lru_cache(maxsize=64)
 def uuid_bytes(uuid: str) -> bytes:
     """The 16 bytes that cuDeviceGetUuid gives, of NVML's `GPU-8a4f...`. ValueError if it is no UUID."""
     return uuids.UUID(uuid.removeprefix("GPU-")).bytes

@@ -10,7 +10,7 @@ request that this node could never serve, however empty it were, raises Gpuporti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -218,16 +218,15 @@ def _choose(
     rising choice."""
     table = _table(pool, gpus, loads, want, rules)
     if want.count > 1:
-        several = _several(gpus, table)
+        several = _several(pool.ranks(gpus), table)
         return None if several is None else [gpus[at] for at in several]
     (prices,) = table
     least = min(filter(None, prices), default=None)
     return None if least is None else [gpus[prices.index(least)]]
 
 
-def _several(gpus: Sequence[Offer], table: Sequence[Prices]) -> tuple[int, ...] | None:
+def _several(ranks: links.Ranks, table: Sequence[Prices]) -> tuple[int, ...] | None:
     """Their places, one for each row of prices; None: there are not so many."""
-    ranks = links.ranks([one.gpu for one in gpus])
     if links.are_alike(ranks):
         return _cheapest(table)
 
@@ -240,8 +239,10 @@ def _several(gpus: Sequence[Offer], table: Sequence[Prices]) -> tuple[int, ...] 
     return links.best_set(ranks, len(table), fits, costs) or _cheapest(table)
 
 
-def _sum(costs: Sequence[Cost]) -> Cost:
-    a, b, c, d = (sum(column) for column in zip(*costs, strict=True))
+def _sum(costs: Iterable[Cost]) -> Cost:
+    a, b, c, d = NO_COST
+    for one in costs:
+        a, b, c, d = a + one[0], b + one[1], c + one[2], d + one[3]
     return a, b, c, d
 
 

@@ -18,10 +18,11 @@ KEPT: Final = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Offer:
-    """A healthy GPU, and its numbers; bytes. `grantable`, `promised` and `unmanaged` as in Gpu; `ever` is what one
-    grant could have if there were no strangers."""
+    """A healthy GPU, its place among those of the pool, and its numbers; bytes. `grantable`, `promised` and `unmanaged`
+    as in Gpu; `ever` is what one grant could have if there were no strangers."""
 
     gpu: Gpu
+    place: int
     uuid: str
     index: int
     grantable: int
@@ -30,10 +31,11 @@ class Offer:
     ever: int
 
     @classmethod
-    def of(cls, gpu: Gpu) -> Offer:
+    def of(cls, place: int, gpu: Gpu) -> Offer:
         grantable = gpu.grantable
         return cls(
             gpu=gpu,
+            place=place,
             uuid=gpu.uuid,
             index=gpu.index,
             grantable=grantable,
@@ -46,14 +48,15 @@ class Offer:
 class Pool:
     """All `gpus`, and of these the healthy ones by index."""
 
-    __slots__ = ("_linked", "_uuids", "gpus", "healthy")
+    __slots__ = ("_linked", "_ranks", "_uuids", "gpus", "healthy")
 
     def __init__(self, gpus: Sequence[Gpu]) -> None:
         self.gpus = tuple(gpus)
         healthy = sorted((gpu for gpu in gpus if not gpu.trouble), key=lambda gpu: gpu.index)
-        self.healthy = tuple(map(Offer.of, healthy))
+        self.healthy = tuple(Offer.of(place, gpu) for place, gpu in enumerate(healthy))
         self._uuids = frozenset(gpu.uuid for gpu in healthy)
         self._linked: dict[frozenset[str], dict[str, int]] = {}
+        self._ranks: links.Ranks | None = None
 
     def linked(self, taken: Mapping[str, object]) -> Mapping[str, int]:
         """By UUID of the healthy ones, what their links to all those add up to that nobody has: which aren't in
@@ -66,3 +69,9 @@ class Pool:
             gpus = [one.gpu for one in self.healthy]
             found = self._linked[empty] = links.sums(gpus, [gpu for gpu in gpus if gpu.uuid in empty])
         return found
+
+    def ranks(self, some: Sequence[Offer]) -> links.Ranks:
+        """Of each of `some` to each. Looked up when several are asked for at once, and not before."""
+        if self._ranks is None:
+            self._ranks = links.ranks([one.gpu for one in self.healthy])
+        return [[self._ranks[one.place][other.place] for other in some] for one in some]

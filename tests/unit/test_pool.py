@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpuportion.allocator.devices import NOTHING, Gpu
 from gpuportion.allocator.fractions import Fractions
-from gpuportion.allocator.links import sums
+from gpuportion.allocator.links import ranks, sums
 from gpuportion.allocator.mig.node import MigNode
 from gpuportion.allocator.mig.roles import ByMode
 from gpuportion.allocator.mig.seen import MigReading
@@ -20,10 +20,10 @@ from gpuportion.allocator.pool import KEPT, Pool
 from gpuportion.sizes import MIB
 
 
-def gpu(index: int, trouble: str = "", ranks: Mapping[int, int] | None = None) -> Gpu:
+def gpu(index: int, trouble: str = "", near: Mapping[int, int] | None = None) -> Gpu:
     """One of 40 GiB, with links to GPUs of these indexes."""
-    near = {f"GPU-{to}": rank for to, rank in (ranks or {}).items()}
-    return Gpu(index, f"GPU-{index}", "NVIDIA A100", 40 << 30, trouble=trouble, links=near)
+    ranks = {f"GPU-{to}": rank for to, rank in (near or {}).items()}
+    return Gpu(index, f"GPU-{index}", "NVIDIA A100", 40 << 30, trouble=trouble, links=ranks)
 
 
 def test_the_healthy_ones_are_offered_by_index() -> None:
@@ -82,6 +82,15 @@ def test_sums_are_remembered_within_bounds() -> None:
         assert found.linked(taken) == sums(gpus, [one for one in gpus if one.uuid not in taken])
         assert found.linked(dict(taken)) is found.linked(taken)
     assert found.linked(sets[0]) is not first and found.linked(sets[0]) == first
+
+
+def test_ranks_are_those_of_the_pairs() -> None:
+    """Of all that are healthy, or of some of these, however often they are asked for."""
+    gpus = [gpu(0, "it is ill"), gpu(1, "", {2: 9}), gpu(2, "", {3: 4}), gpu(3)]
+    found = Pool(gpus)
+    for _ in range(2):
+        assert found.ranks(found.healthy) == ranks(gpus[1:]) == [[0, 9, 0], [9, 0, 4], [0, 4, 0]]
+        assert found.ranks(found.healthy[1:]) == ranks(gpus[2:]) == [[0, 4], [4, 0]]
 
 
 READING = MigReading(mode=False, pending=False, at=1.0)
