@@ -2,10 +2,10 @@
 
     <run dir>/notes/<token>      0600, in a folder of 0700
 
-Written when a grant is confirmed or changed; one that a killed daemon left half written can't be read, and is none. It
-goes with the grant's pages, before its row does. So a note without a row tells that rows were
-lost, and not that a grant has ended. It is for what nobody else can tell: whose a grant is, what was asked for, its MIG
-instance. A note that can't be written costs nobody the grant. Knows nothing of who lives."""
+Written when a grant is confirmed or changed; goes with the grant's pages, before its row does. So a note without a row
+tells that rows were lost, and not that a grant has ended. Half of one, as a killed daemon may leave it, can't be read
+and is none; the next daemon writes it anew. It is for what nobody else can tell: whose a grant is, what was asked for,
+its MIG instance. A note that can't be written costs nobody the grant. Knows nothing of who lives."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Notes:
         return found
 
     def complete(self, grants: Iterable[Grant]) -> None:
-        """Write those that are not there: of a daemon that knew no notes, or had no room for them."""
-        there = self._names()
+        """Write those that are not there, or not whole: of a daemon that knew no notes, had no room for them, or was
+        killed while it wrote one."""
         for grant in grants:
-            if grant.token not in there:
+            if self._read(grant.token) != grant:
                 self.write(grant)
 
     def _names(self) -> set[str]:

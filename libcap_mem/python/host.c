@@ -36,7 +36,7 @@ static const char *below(making *this, const char *name) {
     return this->path;
 }
 
-#define LONGEST_NAME 32
+#define LONGEST_NAME 32 /* of those, with its 0 */
 
 static mode_t folder_mode(const making *this) {
     return this->owner < 0 ? 0700 : 0711;

@@ -109,8 +109,20 @@ def test_a_note_that_finds_no_room_leaves_what_was_there(tmp_path: Path) -> None
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_what_has_none_gets_one(notes: Notes) -> None:
-    """As after an upgrade; one that is there is left."""
+def test_what_has_none_gets_one(notes: Notes, tmp_path: Path) -> None:
+    """As after an upgrade; one that is as it should be is left."""
     notes.write(GRANT)
-    notes.complete([dataclasses.replace(GRANT, user="bob"), dataclasses.replace(GRANT, token="1" * 32)])
+    before = os.stat(tmp_path / "notes" / GRANT.token).st_ino
+    notes.complete([GRANT, dataclasses.replace(GRANT, token="1" * 32)])
     assert [grant.user for grant in notes.lost([], BOOT)] == ["ann", "ann"]
+    assert os.stat(tmp_path / "notes" / GRANT.token).st_ino == before
+
+
+def test_half_a_note_becomes_whole(notes: Notes, tmp_path: Path) -> None:
+    """As a daemon leaves it that is killed while it writes one; the next has the row."""
+    notes.write(GRANT)
+    path = tmp_path / "notes" / GRANT.token
+    for size in (0, path.stat().st_size // 2):
+        os.truncate(path, size)
+        notes.complete([GRANT])
+        assert notes.lost([], BOOT) == [GRANT]
