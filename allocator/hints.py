@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import select
 import selectors
 from typing import Final
 
@@ -16,13 +17,21 @@ FIRST: Final = 0.01
 LAST: Final = 1.0
 """Seconds between two looks at a container whose first process has ended."""
 
+MOST: Final = 64
+"""Ends of processes that are heard of at once; of the others the kernel tells again."""
+
 
 class Hints:
-    """Pidfds in the daemon's selector, and times. `now` is in seconds of CLOCK_BOOTTIME."""
+    """Pidfds, and times. `now` is in seconds of CLOCK_BOOTTIME.
+
+    The pidfds are in an epoll of their own, which is in the daemon's selector, with this object as its data: a
+    selector's book for each of them, twice a life, would cost more than the kernel's."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
-        self._selector = selector
+        self._epoll = select.epoll()
+        selector.register(self._epoll, selectors.EVENT_READ, self)
         self._pidfds: dict[str, int] = {}
+        self._tokens: dict[int, str] = {}
         self._times: list[tuple[float, str]] = []
         self._next: dict[str, float] = {}
         self._wait: dict[str, float] = {}
@@ -30,18 +39,20 @@ class Hints:
     def watch(self, token: str, pidfd: int) -> None:
         """Look when this process ends. Takes the descriptor over; a former one of this grant is closed."""
         self._unwatch(token)
-        self._pidfds[token] = pidfd
-        self._selector.register(pidfd, selectors.EVENT_READ, token)
+        self._pidfds[token], self._tokens[pidfd] = pidfd, token
+        self._epoll.register(pidfd, select.EPOLLIN)
 
     def is_alive(self, token: str) -> bool:
         """Is there a watched process of this grant, and has it not ended?"""
         pidfd = self._pidfds.get(token)
         return pidfd is not None and not has_exited(pidfd)
 
-    def ended(self, token: str, now: float) -> None:
-        """The watched process has ended."""
-        self._unwatch(token)
-        self.soon(token, now)
+    def take(self, now: float) -> None:
+        """Hear of the watched processes that have ended."""
+        for pidfd, _ in self._epoll.poll(0, MOST):
+            token = self._tokens[pidfd]
+            self._unwatch(token)
+            self.soon(token, now)
 
     def soon(self, token: str, now: float) -> None:
         """Look at once, and often for a while."""
@@ -84,9 +95,11 @@ class Hints:
     def close(self) -> None:
         for token in list(self._pidfds):
             self._unwatch(token)
+        self._epoll.close()
 
     def _unwatch(self, token: str) -> None:
         pidfd = self._pidfds.pop(token, None)
         if pidfd is not None:
-            self._selector.unregister(pidfd)
+            del self._tokens[pidfd]
+            self._epoll.unregister(pidfd)
             os.close(pidfd)

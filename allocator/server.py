@@ -100,8 +100,8 @@ class Server:
             self._settle()
             events = self._selector.select(self._timeout() if timeout is None else timeout)
         for key, _ in events:
-            if isinstance(key.data, str):
-                self._hints.ended(key.data, now())
+            if key.data is self._hints:
+                self._hints.take(now())
         self._look_at_due()
         for key, mask in events:
             if isinstance(key.data, Connection):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpuportion.allocator.hints import FIRST, LAST, Hints
+from gpuportion.allocator.hints import FIRST, LAST, MOST, Hints
 
 
 @pytest.fixture
@@ -64,16 +64,35 @@ def test_a_forgotten_grant_is_never_due(selector: selectors.BaseSelector) -> Non
 
 
 def test_the_end_of_a_watched_process_is_heard(selector: selectors.BaseSelector) -> None:
-    """The selector gives the grant's token; it is known to be dead even before that was read."""
+    """The selector says that there is somebody; it is known to be dead even before that was read."""
     hints = Hints(selector)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         hints.watch("t", os.pidfd_open(child.pid))
         assert selector.select(0) == [] and hints.is_alive("t")
         child.communicate()
     ((key, _),) = selector.select(10)
-    assert key.data == "t" and not hints.is_alive("t")
-    hints.ended("t", 5.0)
+    assert key.data is hints and not hints.is_alive("t")
+    hints.take(5.0)
     assert hints.due(5.0) == ["t"] and selector.select(0) == []
+    hints.close()
+
+
+def test_of_many_that_end_at_once_each_is_heard(selector: selectors.BaseSelector) -> None:
+    """Some in one round, the others in the next ones; who lives is in none."""
+    hints = Hints(selector)
+    children = [subprocess.Popen(["cat"], stdin=subprocess.PIPE) for _ in range(MOST + 2)]
+    for number, child in enumerate(children):
+        hints.watch(f"{number}", os.pidfd_open(child.pid))
+    for child in children[1:]:
+        child.communicate()
+    heard = []
+    while selector.select(0):
+        hints.take(5.0)
+        heard.append(hints.due(5.0))
+    assert len(heard) == 2
+    assert sorted(heard[0] + heard[1]) == sorted(map(str, range(1, MOST + 2))) and hints.is_alive("0")
+    children[0].communicate()
+    hints.close()
 
 
 def test_watching_another_process_closes_the_first(selector: selectors.BaseSelector) -> None:
