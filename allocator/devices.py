@@ -156,10 +156,7 @@ class Sized(Protocol):
 
 def room(gpu: Sized, load: Load) -> int:
     """Bytes of `gpu` that one more grant can have, whole MiB."""
-    if load.alone:
-        return 0
-    left, most = gpu.promised - load.taken, gpu.grantable
-    return 0 if left < 0 else left if left < most else most
+    return 0 if load.alone else max(0, min(gpu.promised - load.taken, gpu.grantable))
 
 
 def free(gpu: Gpu, holdings: Sequence[Holding]) -> int:

@@ -10,7 +10,7 @@ request that this node could never serve, however empty it were, raises Gpuporti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -239,10 +239,8 @@ def _several(ranks: links.Ranks, table: Sequence[Prices]) -> tuple[int, ...] | N
     return links.best_set(ranks, len(table), fits, costs) or _cheapest(table)
 
 
-def _sum(costs: Iterable[Cost]) -> Cost:
-    a, b, c, d = NO_COST
-    for one in costs:
-        a, b, c, d = a + one[0], b + one[1], c + one[2], d + one[3]
+def _sum(costs: Sequence[Cost]) -> Cost:
+    a, b, c, d = map(sum, zip(*costs, strict=True))
     return a, b, c, d
 
 
@@ -271,7 +269,7 @@ def _refusal(pool: Pool, eligible: Sequence[Offer], held: Held, want: Request, r
     here = [holding for holding in held.each() if holding.share.uuid == best.uuid]
     alone = rules.alone(want)
     first, *_ = _table(pool, eligible, held.loads, want, rules)
-    everywhere = _table(pool, pool.healthy, held.loads, want, rules) if want.select else None
+    everywhere = _table(pool, pool.healthy, held.loads, want, rules)
 
     return Refusal(
         want=want,
@@ -281,6 +279,6 @@ def _refusal(pool: Pool, eligible: Sequence[Offer], held: Held, want: Request, r
         eligible=len(eligible),
         holdings=tuple(sorted(here, key=lambda holding: -holding.share.limit)),
         suggested="" if alone and not want.whole else suggestion(rooms[want.count - 1][0], rules.minimum),
-        elsewhere=everywhere is not None and _cheapest(everywhere) is not None,
+        elsewhere=_cheapest(everywhere) is not None,
         alone=alone,
     )

@@ -149,11 +149,10 @@ def _check_source(policy: Policy, request: Request, subject: str) -> None:
         raise _refusal(subject, what, "requests-from", f"Ask by {allowed}.")
 
 
-def _check_most(policy: Policy, amounts: Iterable[int], subject: str) -> None:
+def _check_most(policy: Policy, amounts: Sequence[int], subject: str) -> None:
     most = UNLIMITED if policy.max_memory is None else policy.max_memory
-    asked = max(amounts, default=0)
-    if asked > most:
-        what = f"it asks for {both(asked)} of a GPU's memory; one container may have {both(most)} of each GPU"
+    if amounts and max(amounts) > most:
+        what = f"it asks for {both(max(amounts))} of a GPU's memory; one container may have {both(most)} of each GPU"
         raise _refusal(subject, what, "container.max-memory", "Ask for less.")
 
 
