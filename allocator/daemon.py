@@ -177,7 +177,7 @@ def _run(options: argparse.Namespace) -> None:
         hints,
         operations.answer,
         look=lambda token: _look_at(token, grants, partitions),
-        settle=grants.settle,
+        settle=lambda: _settle_down(grants, sweeper),
     )
     server.on_readable(workers.wake, workers.take)
     server.on_readable(sweeper.wake, sweeper.take)
@@ -262,6 +262,12 @@ def _partitions(
 def _remove_more(token: str, portions: HostPortions, partitions: Partitions) -> None:
     partitions.free(token)
     portions.remove(token)
+
+
+def _settle_down(grants: Grants, sweeper: Sweeper) -> None:
+    """Nobody waits: time for what is left of grants that have ended."""
+    grants.settle()
+    sweeper.hand_over()
 
 
 def _look_at(token: str, grants: Grants, partitions: Partitions) -> None:

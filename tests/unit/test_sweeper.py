@@ -27,11 +27,27 @@ def test_what_was_handed_over_goes_and_is_told(tmp_path: Path) -> None:
     for name in [*names, "nothing"]:
         sweeper.sweep(Gone(f"{tmp_path}/{name}", f"{tmp_path}/{name}.note", partial(gone.__setitem__, name)))
     sweeper.start()
+    sweeper.hand_over()
     while len(gone) < len(names) + 1:
         wait(sweeper)
         sweeper.take()
     assert gone == dict.fromkeys([*names, "nothing"]) and os.listdir(tmp_path) == []
     sweeper.stop(60)
+
+
+def test_many_do_not_wait_for_a_quiet_moment(tmp_path: Path) -> None:
+    """Nobody says that there is one; the last of them alone waits for it."""
+    sweeper, gone = Sweeper(), list[object]()
+    sweeper.start()
+    for number in range(MOST + 1):
+        (tmp_path / f"{number:04}").mkdir()
+        sweeper.sweep(Gone(f"{tmp_path}/{number:04}", "", gone.append))
+    while len(gone) < MOST:
+        wait(sweeper)
+        sweeper.take()
+    assert gone == [None] * MOST and os.listdir(tmp_path) == [f"{MOST:04}"]
+    sweeper.stop(60)
+    assert os.listdir(tmp_path) == []
 
 
 def test_one_that_cannot_go_keeps_no_other(tmp_path: Path) -> None:
@@ -83,12 +99,14 @@ def test_a_bug_in_the_removal_is_told_to_whoever_waits_for_it(
     for name, path in (("a", f"{tmp_path}/a"), ("nowhere", nowhere)):
         sweeper.sweep(Gone(path, "", partial(gone.__setitem__, name)))
     sweeper.start()
+    sweeper.hand_over()
     while len(gone) < 2:
         wait(sweeper)
         sweeper.take()
     assert all(isinstance(trouble, UnicodeEncodeError) for trouble in gone.values())
     assert "a bug, met when the pages of 2 grants were removed" in caplog.text
     sweeper.sweep(Gone(f"{tmp_path}/a", "", partial(gone.__setitem__, "a")))
+    sweeper.hand_over()
     wait(sweeper)
     sweeper.take()
     assert gone["a"] is None and os.listdir(tmp_path) == []
