@@ -26,7 +26,7 @@ from gpuportion.allocator.hints import Hints
 from gpuportion.allocator.lifecycle import Event, State
 from gpuportion.allocator.notes import Notes
 from gpuportion.allocator.presence import Presence
-from gpuportion.allocator.processes import Process
+from gpuportion.allocator.processes import Living
 from gpuportion.allocator.store import FullStoreError, Grant, Store
 from gpuportion.allocator.sweeper import Gone, at_once
 from gpuportion.allocator.tally import Tally
@@ -174,13 +174,17 @@ class Grants:
         if grant is None or grant.state is State.RELEASED:
             why = f"it ended before the container was ready (after {self._timeout:g} s, or with its creator)"
             raise GpuportionError("GP305", what="the reservation of this container", why=why)
-        holder, folders = _shown(pid, pidfd, beside)
-        if grant.state is State.ACTIVE and grant.holder != holder:
-            raise GpuportionError("GP303", why="another process confirmed this grant before")
-        grant = self.store.apply(grant, Event.CONFIRMED, holder=holder, cgroups=folders)
+        living, folders = _shown(pid, pidfd, beside)
+        try:
+            if grant.state is State.ACTIVE and grant.holder != living.process:
+                raise GpuportionError("GP303", why="another process confirmed this grant before")
+            grant = self.store.apply(grant, Event.CONFIRMED, holder=living.process, cgroups=folders)
+        except BaseException:
+            os.close(living.pidfd)
+            raise
         self.notes.write(grant)
         here("confirmed")
-        self._hints.watch(token, os.dup(pidfd))
+        self._hints.watch(token, living.pidfd)
         return grant
 
     def promise(self, grant: Grant, shares: tuple[Share, ...]) -> Grant:
@@ -310,14 +314,18 @@ class Grants:
         self._hints.at(grant.token, now() + RETRY)
 
 
-def _shown(pid: int, pidfd: int, beside: int) -> tuple[Process, tuple[str, ...]]:
-    """The process of `pidfd`, and the cgroups that it has for itself. GpuportionError: it isn't `pid`, or has ended;
-    then what was read may be of another one, that has its pid now."""
-    start = processes.start_of(pid) if processes.pid_of(pidfd) == pid else None
-    folders = cgroups.own_folders(pid, beside) if start is not None else ()
-    if start is None or processes.has_exited(pidfd):
-        raise GpuportionError("GP304", why=f"the descriptor is no pidfd of a living process {pid}")
-    return Process(pid, start), folders
+def _shown(pid: int, pidfd: int, beside: int) -> tuple[Living, tuple[str, ...]]:
+    """The process of `pidfd`, by a descriptor of our own, and the cgroups that it has for itself. GpuportionError: it
+    isn't `pid`, or has ended; then what was read may be of another one, that has its pid now."""
+    living = processes.meet(pid)
+    if living is not None:
+        if processes.is_pidfd_of(pidfd, living):
+            folders = cgroups.own_folders(pid, beside)
+            if not processes.has_exited(living.pidfd):
+                return living, folders
+        os.close(living.pidfd)
+    processes.pid_of(pidfd)  # what is no pidfd at all is said to be none
+    raise GpuportionError("GP304", why=f"the descriptor is no pidfd of a living process {pid}")
 
 
 def _page_name(grant: Grant) -> str:

@@ -5,6 +5,7 @@ Pids are of the daemon's own pid namespace. Knows nothing of grants.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -123,10 +124,40 @@ def pid_of(pidfd: int) -> int:
 
     GpuportionError if the descriptor is none: it came from a peer and can be anything.
     """
-    _, found, rest = read_proc(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")
-    if found:
-        return int(rest.split(None, 1)[0])
-    raise GpuportionError("GP304", why="the descriptor that came with it is no pidfd")
+    pid = _told_of(pidfd)
+    if pid is None:
+        raise GpuportionError("GP304", why="the descriptor that came with it is no pidfd")
+    return pid
+
+
+def _told_of(fd: int) -> int | None:
+    _, found, rest = read_proc(f"/proc/self/fdinfo/{fd}").partition(b"\nPid:")
+    return int(rest.split(None, 1)[0]) if found else None
+
+
+def is_pidfd_of(fd: int, living: Living) -> bool:
+    """Is this descriptor, which came from a peer and can be anything, a pidfd of this process too?
+
+    Since Linux 6.9 each process has an inode of its own, which all its pidfds show; before, all have the same one, and
+    /proc has to be asked."""
+    if (inode := _inode(living.pidfd)) != _own_inode():
+        return _inode(fd) == inode
+    return _told_of(fd) == living.process.pid
+
+
+def _inode(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+@functools.cache
+def _own_inode() -> tuple[int, int]:
+    """Of this process: as any other's where they have none of their own."""
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        return _inode(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def has_exited(pidfd: int) -> bool:
@@ -149,7 +180,7 @@ def meet(pid: int) -> Living | None:
     read of the pid is of this process."""
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except (OSError, OverflowError):  # a peer can say any number
         return None
     start = start_of(pid)
     if start is not None and not has_exited(pidfd):

@@ -79,6 +79,37 @@ def test_a_name_with_a_bracket_in_it_does_not_confuse_the_start() -> None:
         assert processes.parent_of(child.pid) == os.getpid()
 
 
+@pytest.mark.parametrize("have_inodes", [True, False])
+def test_a_descriptor_is_known_as_a_pidfd_of_one_process_alone(
+    have_inodes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its inode, or where pidfds have none of their own, by /proc. Nothing else is one: neither of another process,
+    nor of one that was reaped, nor what lies among the kernel's nameless files as a pidfd does."""
+    with running("sleep", "3600") as child, running("sleep", "3600") as other:
+        living, gone = processes.meet(child.pid), os.pidfd_open(other.pid)
+        assert living is not None
+        if not have_inodes:
+            monkeypatch.setattr(processes, "_own_inode", lambda: processes._inode(living.pidfd))
+        same, another = os.pidfd_open(child.pid), os.pidfd_open(os.getpid())
+        event, file = os.eventfd(0), os.open("/dev/null", os.O_RDONLY)
+        other.kill()
+        other.wait()
+        told = [processes.is_pidfd_of(fd, living) for fd in (same, living.pidfd, another, gone, event, file)]
+        assert told == [True, True, False, False, False, False]
+        for fd in (living.pidfd, same, another, gone, event, file):
+            os.close(fd)
+
+
+def test_the_daemon_itself_is_known_too() -> None:
+    """Its inode tells nothing here, so /proc does."""
+    living = processes.meet(os.getpid())
+    assert living is not None
+    same, another = os.pidfd_open(os.getpid()), os.pidfd_open(os.getppid())
+    assert processes.is_pidfd_of(same, living) and not processes.is_pidfd_of(another, living)
+    for fd in (living.pidfd, same, another):
+        os.close(fd)
+
+
 def test_what_is_no_pidfd_is_refused() -> None:
     """A peer can send any descriptor."""
     with pytest.raises(GpuportionError, match="no pidfd"):
@@ -87,7 +118,8 @@ def test_what_is_no_pidfd_is_refused() -> None:
 
 def test_a_peer_that_cannot_be_seen_is_nobody() -> None:
     """Pid 0: it is in no pid namespace of ours."""
-    assert processes.of_pid(0) is None and processes.meet(0) is None
+    assert processes.of_pid(0) is None
+    assert [processes.meet(pid) for pid in (0, -1, 1 << 22, 1 << 31, 1 << 64)] == [None] * 5
     start = processes.start_of(os.getpid())
     assert start is not None
     assert processes.of_pid(os.getpid()) == Process(os.getpid(), start)
