@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from gpuportion.allocator.processes import read_proc
@@ -92,32 +92,25 @@ def is_populated(folder: str) -> bool:
     try:
         return b"populated 0" not in read_proc(f"{folder}/cgroup.events")
     except FileNotFoundError:
-        return any(_members(path) for path in _below(folder))
+        return _has_members(folder)
     except OSError as problem:
         return not _is_gone(problem)
 
 
-def _members(folder: str) -> bool:
+def _has_members(folder: str, depth: int = 0) -> bool:
+    """The folder, and all below it; below one that is gone there is none."""
     try:
-        return bool(read_proc(f"{folder}/cgroup.procs"))
+        if read_proc(f"{folder}/cgroup.procs"):
+            return True
+        with os.scandir(folder) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as problem:
         return not _is_gone(problem)
+    return depth < DEPTH and any(_has_members(each, depth + 1) for each in below)
 
 
 def _is_gone(problem: OSError) -> bool:
     return problem.errno in (errno.ENOENT, errno.ENODEV)
-
-
-def _below(folder: str, depth: int = 0) -> Iterator[str]:
-    """The folder and all below it."""
-    yield folder
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
-    for name in names if depth < DEPTH else ():
-        yield from _below(name, depth + 1)
 
 
 def belongs(membership_of: dict[str, str], folders: tuple[str, ...]) -> bool:

@@ -139,7 +139,7 @@ class Store:
 
     def add(self, grant: Grant) -> Grant:
         """Write the intent down; the row with its generation."""
-        grant = dataclasses.replace(grant, generation=self._next_generation())
+        grant = grant.changed(generation=self._next_generation())
         self._write('INSERT INTO "grant" VALUES (?, ?, ?, ?, ?, ?)', row_of(grant))
         self._rows[grant.token] = grant
         self.tally.change(None, grant)
@@ -154,7 +154,7 @@ class Store:
     def apply(self, before: Grant, event: Event, **changes: Any) -> Grant:
         """The only way in which a grant changes. StaleError if it is no longer as in `before`,
         IllegalTransitionError if such a grant cannot have this event."""
-        after = dataclasses.replace(before, state=step(before.state, event), **changes)
+        after = before.changed(state=step(before.state, event), **changes)
         current = self._rows.get(before.token)
         if current is None or (current.state, current.generation) != (before.state, before.generation):
             raise StaleError(f"grant {before.token[:8]} is no longer {before.state.value}")

@@ -25,6 +25,7 @@ def folder(path: Path, procs: str | None = "", events: str | None = None) -> Pat
 def test_v1_asks_the_folder_and_all_below(tmp_path: Path) -> None:
     """A container with its own systemd has its processes further down."""
     root = folder(tmp_path / "c1")
+    folder(root / "system.slice")
     folder(root / "system.slice" / "ssh.service")
     assert not cgroups.is_populated(str(root))
     folder(root / "system.slice" / "ssh.service", procs="123\n")
