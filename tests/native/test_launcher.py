@@ -129,7 +129,9 @@ def test_a_delete_is_noted(launcher: Launcher) -> None:
         assert launcher.recorded() is not None
         seen = daemon.wait_for(1)
         hang.set()
-    assert [message.head for message in seen] == [{"v": 1, "op": "deleted", "root": "/r", "id": "c1", "last": True}]
+    assert [message.head for message in seen] == [
+        {"v": 1, "op": "deleted", "root": "/r", "id": "c1", "last": True}
+    ]
 
 
 def test_a_delete_needs_no_daemon(launcher: Launcher) -> None:
