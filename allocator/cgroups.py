@@ -79,8 +79,10 @@ def own_folders(pid: int, beside: int) -> tuple[str, ...]:
     `beside` is the process that made the container, 0 if it cannot be seen. Empty: it has none
     (`podman --cgroups=disabled`), so cgroups cannot tell when it ends.
     """
-    shared = frozenset(_lines(beside))
-    own = _paths(line for line in _lines(pid) if line not in shared)
+    mine, shared = _lines(pid), _lines(beside)
+    if mine == shared:
+        return ()
+    own = _paths(line for line in mine if line not in shared)
     mounted = mounts()
     names = [name for name in ("", *PREFERRED) if own.get(name, "/") != "/" and name in mounted]
     return tuple(mounted[name] + own[name] for name in names[:ENOUGH])
