@@ -54,14 +54,18 @@ def membership(pid: int) -> dict[str, str]:
 def parse(text: str) -> dict[str, str]:
     """A file /proc/PID/cgroup: lines "number:names:path", of which the path can hold colons, and all that Python takes
     for the end of a line but a newline. A last line that was cut off says nothing."""
-    return _paths(text.split("\n")[:-1])
+    return _paths(_whole_lines(text))
 
 
 def _lines(pid: int) -> list[str]:
     try:
-        return os.fsdecode(read_proc(f"/proc/{pid}/cgroup")).split("\n")[:-1]
+        return _whole_lines(os.fsdecode(read_proc(f"/proc/{pid}/cgroup")))
     except OSError:
         return []
+
+
+def _whole_lines(text: str) -> list[str]:
+    return text.split("\n")[:-1]
 
 
 def _paths(lines: Iterable[str]) -> dict[str, str]:

@@ -64,7 +64,7 @@ def start_of(pid: int) -> int | None:
         stat = read_proc(f"/proc/{pid}/stat")
     except OSError:
         return None
-    return int(stat.rpartition(b")")[2].split(None, 20)[19])
+    return int(stat.rpartition(b")")[2].split()[19])
 
 
 def began_before(start: int, moment: float) -> bool:
