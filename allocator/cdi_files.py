@@ -5,8 +5,8 @@
     <run dir>/cdi/nvidia.json     ours, made by `nvidia-ctk cdi generate` when none of the above is of a GPU
 
 A spec of the GPU kind that can't be used is an error, never skipped: the next one would hand over something
-else. Files are parsed again only when their inode, size or time changed, so that a reserve costs a few stats.
-What they mean is `gpuportion.shim.cdi`'s.
+else. Folders are listed and files parsed again only when their inode, size or time changed, so that a reserve costs a
+few stats. What they mean is `gpuportion.shim.cdi`'s.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -38,8 +39,13 @@ WAY_OUT: Final = (
 
 MISLEADING: Final = re.compile("no such file or directory|executable file not found|permission denied", re.I)
 
+SETTLED: Final = 2_000_000_000
+"""Nanoseconds without a change after which a folder's time is trusted to tell of the next one: file systems count in
+steps, the coarsest of two seconds."""
+
 _Stamp = tuple[int, int, int, int]
-"""Device, inode, size, modification time in ns: whether a file is still the one that was parsed."""
+"""Device, inode, size, time of the last change in ns: whether a file or folder is still as it was when it was read. The
+time is one that nobody can set, as a program that copies files sets that of the content."""
 
 
 def folders() -> tuple[str, ...]:
@@ -64,32 +70,39 @@ class CdiFiles:
         self.ctk_folders = tuple(ctk_folders)
         self.kind = kind
         self._parsed: dict[str, tuple[_Stamp, cdi.Spec | None]] = {}
+        self._last: tuple[dict[str, _Stamp | None], tuple[cdi.Spec, ...]] = ({}, ())
+        """Folders and what was in them, as they were, and the specs that were found."""
 
     def specs(self) -> tuple[cdi.Spec, ...]:
         """Every spec of the kind, at least one. GpuportionError GP302 says what is broken or missing."""
         found = self._found()
         if found:
             return found
-        spec = self._spec(self.made, len(self.where))
+        spec = self._spec(self.made, _stamp(self.made), len(self.where))
         if spec is None or missing(spec.edits):  # none yet, or of a driver that has gone since
             self._make()
-            spec = self._spec(self.made, len(self.where))
+            spec = self._spec(self.made, _stamp(self.made), len(self.where))
         if spec is None:
             raise GpuportionError("GP302", why=f"{self.made} is not of {self.kind}. {WAY_OUT}")
         return (spec,)
 
     def _found(self) -> tuple[cdi.Spec, ...]:
-        found = (
-            self._spec(f"{folder}/{name}", priority)
-            for priority, folder in enumerate(self.where)
-            for name in _names(folder)
-        )
-        return tuple(spec for spec in found if spec is not None)
+        stamps, specs = self._last
+        if stamps and [_stamp(path) for path in stamps] == [*stamps.values()]:
+            return specs
+        stamps = {folder: _stamp(folder) for folder in self.where}
+        settled = all([stamp is None or time.time_ns() - stamp[3] > SETTLED for stamp in stamps.values()])
+        found = []
+        for priority, folder in enumerate(self.where):
+            for path in _paths(folder):
+                stamps[path] = _stamp(path)
+                found.append(self._spec(path, stamps[path], priority))
+        specs = tuple([spec for spec in found if spec is not None])
+        self._last = (stamps, specs) if settled else ({}, ())
+        return specs
 
-    def _spec(self, path: str, priority: int) -> cdi.Spec | None:
-        try:
-            stamp = _stamp(path)
-        except FileNotFoundError:  # gone since its folder was listed, or a link to nothing
+    def _spec(self, path: str, stamp: _Stamp | None, priority: int) -> cdi.Spec | None:
+        if stamp is None:  # gone since its folder was listed, or a link to nothing
             return None
         known = self._parsed.get(path)
         if known is None or known[0] != stamp:
@@ -164,17 +177,22 @@ def _driver_in(path: str) -> str | None:
     return None
 
 
-def _names(folder: str) -> list[str]:
+def _paths(folder: str) -> list[str]:
+    """Of the files in a folder that may be specs."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(name for name in names if name.endswith(SUFFIXES) and not name.startswith("."))
+    return [f"{folder}/{name}" for name in sorted(names) if name.endswith(SUFFIXES) and name[0] != "."]
 
 
-def _stamp(path: str) -> _Stamp:
-    now = os.stat(path)
-    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+def _stamp(path: str) -> _Stamp | None:
+    """None: it is not there."""
+    try:
+        now = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return now.st_dev, now.st_ino, now.st_size, now.st_ctime_ns
 
 
 def _read(path: str, priority: int, kind: str) -> cdi.Spec | None:

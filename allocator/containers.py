@@ -123,7 +123,8 @@ class Containers:
     def _edit(self, grant: Grant, spec: dict[str, Any], preload: bytes, image: Image) -> bytes:
         specs = self._files.specs()
         minors = {gpu.uuid: gpu.minor for gpu in self._view.gpus}
-        edits = injection.device_edits(specs, grant.shares, minors)
+        cards = [injection.Card(share.index, share.uuid, minors[share.uuid]) for share in grant.shares]
+        driver = injection.driver_of(specs, cards)
         linux = spec.get("linux")
         folder = self._grants.make_pages(
             grant,
@@ -135,7 +136,7 @@ class Containers:
         )
         gathered = injection.gather(
             specs,
-            edits,
+            driver,
             folder,
             token=grant.token,
             container=grant.id,

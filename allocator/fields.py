@@ -50,7 +50,9 @@ def image_mounts(message: wire.Message) -> dict[str, str]:
 
 
 def _found(message: wire.Message, key: str) -> tuple[Found, ...]:
-    value = message.head.get(key, [])
+    if key not in message.head:
+        return ()
+    value = message.head[key]
     if not isinstance(value, list) or not all(_is_found(each) for each in value):
         raise GpuportionError("GP304", why=f"{key} is no list of names and paths")
     return tuple(Found(each["name"], each["path"]) for each in value)
@@ -78,14 +80,14 @@ def spec(config: bytes) -> dict[str, Any]:
 def environment(spec: dict[str, Any]) -> list[str]:
     process = spec.get("process")
     env = process.get("env") if isinstance(process, dict) else None
-    if env is not None and not (isinstance(env, list) and all(isinstance(one, str) for one in env)):
+    if env is not None and not (isinstance(env, list) and {*map(type, env)} <= {str}):
         raise GpuportionError("GP304", why="process.env of the container's config.json is no list of texts")
     return env or []
 
 
 def annotations_of(spec: dict[str, Any]) -> dict[str, str]:
     found = spec.get("annotations") or {}
-    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+    if not isinstance(found, dict) or not {*map(type, found.values())} <= {str}:
         raise GpuportionError(
             "GP304", why="annotations of the container's config.json are no object of texts"
         )

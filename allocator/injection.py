@@ -11,14 +11,15 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gpuportion import paths
 from gpuportion.allocator import cdi_files, device_nodes, gpu_nodes, pages
-from gpuportion.allocator.devices import Share
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
 from gpuportion.shim import cdi, strip, volumes
+from gpuportion.shim import driver as parts
+from gpuportion.shim.driver import Driver, Libraries
 from gpuportion.shim.image_drivers import Image
 from gpuportion.shim.preload import preload_text
 from gpuportion.shim.spec import Injection, Interposer
@@ -57,13 +58,37 @@ def programs() -> Programs:
 Specs = tuple[cdi.Spec, ...]
 
 
-def device_edits(specs: Specs, shares: Sequence[Share], minors: Mapping[str, int]) -> cdi.ContainerEdits:
-    """What the GPUs of a grant need. `minors`: their minor numbers, by UUID, for those that no spec has: they were in
-    MIG mode when it was made. GpuportionError GP302: the specs have no driver, or an old one."""
-    edits, unknown = _named(specs, tuple((share.index, share.uuid) for share in shares))
+class Card(NamedTuple):
+    """A GPU as CDI specs may know it, by UUID or NVML's index, and the driver, by its minor number."""
+
+    nvml_index: int
+    uuid: str
+    minor: int
+
+
+def driver_of(specs: Specs, cards: Sequence[Card]) -> Driver:
+    """What the GPUs of a grant and our libraries come to in a spec. GpuportionError GP302: as `device_edits`, or a
+    device node is missing.
+
+    That files and nodes are there is looked at once a second at most, as the majors are: only root changes them, and
+    what is so now may be otherwise when the container starts."""
+    return _driver(specs, tuple(cards), int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=64)
+def _driver(specs: Specs, cards: tuple[Card, ...], second: int) -> Driver:
+    edits, ours = device_edits(specs, cards), programs()
+    libraries = Libraries(cuda=ours.library, nvml=ours.nvml_library, alias=ours.alias)
+    return parts.driver(edits, device_nodes.numbers(edits), libraries)
+
+
+def device_edits(specs: Specs, cards: Sequence[Card]) -> cdi.ContainerEdits:
+    """What the GPUs need. Those that no spec has, because they were in MIG mode when it was made, are named by their
+    minor numbers. GpuportionError GP302: the specs have no driver, or an old one."""
+    edits, unknown = _named(specs, tuple((card.nvml_index, card.uuid) for card in cards))
     if unknown:
         log.info("no CDI spec has %s: its node is given by its number", " and ".join(unknown))
-        edits = edits.plus(gpu_nodes.edits(specs, [minors[uuid] for uuid in unknown]))
+        edits = edits.plus(gpu_nodes.edits(specs, [card.minor for card in cards if card.uuid in unknown]))
     cdi.driver_paths(edits)
     cdi_files.require_files(edits)
     return edits
@@ -86,7 +111,7 @@ def targets(specs: Specs) -> frozenset[str]:
 
 def gather(
     specs: Specs,
-    edits: cdi.ContainerEdits,
+    driver: Driver,
     folder: str,
     *,
     token: str,
@@ -98,38 +123,33 @@ def gather(
     """The Injection of a grant whose pages lie in `folder`, with its ld.so.preload (see `preload`).
 
     `mounts`: the spec's own. GpuportionError GP311: they leave no place for it."""
-    ours, found = programs(), image or Image()
-    cdi_paths = targets(specs)
-    stay = strip.mounts(mounts, cdi_paths, strip.Removed())  # what goes has no place to keep from the driver
+    found, cdi_paths = image or Image(), targets(specs)
     return Injection(
-        edits=edits,
-        device_numbers=device_nodes.numbers(edits),
+        driver=driver,
         interposer=Interposer(
-            library=ours.library,
-            nvml_library=ours.nvml_library,
-            alias=ours.alias,
             policy=f"{folder}/policy",
             ledger=f"{folder}/ledger/ledger",
             preload=f"{folder}/{pages.PRELOAD}",
             image_drivers=found.drivers,
             image_mounts=found.mounts,
         ),
-        hooks=stages.entries(ours.hook, socket=socket, token=token, container=container),
+        hooks=stages.entries(programs().hook, socket=socket, token=token, container=container),
         cdi_paths=cdi_paths,
         driver_majors=majors(int(time.monotonic())),
-        displaced=displaced(stay, edits),
+        displaced=displaced(mounts, driver, cdi_paths),
     )
 
 
 def displaced(
-    mounts: Sequence[Mapping[str, Any]], edits: cdi.ContainerEdits, *, preload: bool = True
+    mounts: Sequence[Mapping[str, Any]], driver: Driver, cdi_paths: frozenset[str]
 ) -> frozenset[str]:
-    """The driver's files for which a read-only volume has no place. Only looked at: nothing there is a source.
-
-    `preload`: whether ours is among them, which must have its place."""
-    own = [paths.INSIDE_PRELOAD] if preload else []
-    targets = [*own, *(mount.target for mount in edits.mounts)]
-    there = volumes.read_only(mounts, targets)
+    """The driver's files for which a read-only volume among the spec's mounts has no place. Only looked at: nothing
+    there is a source. Our ld.so.preload must have its place, where our libraries are."""
+    if not volumes.any_at(mounts, driver.above):
+        return frozenset()
+    stay = strip.mounts(mounts, cdi_paths, strip.Removed())  # what goes has no place to keep from the driver
+    own = [paths.INSIDE_PRELOAD] if driver.libraries is not None else []
+    there = volumes.read_only(stay, [*own, *(mount.target for mount in driver.edits.mounts)])
     missing = {target: place for target, place in there.items() if not os.path.lexists(place)}
     if paths.INSIDE_PRELOAD in missing:
         why = f"{missing[paths.INSIDE_PRELOAD]} is missing in a read-only volume. Make it, empty"

@@ -19,7 +19,7 @@ from gpuportion.allocator.mig import capabilities
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
-from gpuportion.shim import cdi, spec, strip
+from gpuportion.shim import cdi, driver, spec
 
 PROC_VARIABLE: Final = "GPUPORTION_DRIVER_PROC"
 """Stands for /proc in what is read of the driver here: a simulated one has its own."""
@@ -45,15 +45,14 @@ def gather(
     if isinstance(linux, dict) and spec.in_user_namespace(linux):
         make_nodes(edits)
     cdi_paths = injection.targets(specs)
-    stay = strip.mounts(fields.mounts_of(dict(before)), cdi_paths, strip.Removed())
+    made = driver.driver(edits, device_nodes.numbers(edits), None)
     return spec.Injection(
-        edits=edits,
-        device_numbers=device_nodes.numbers(edits),
+        driver=made,
         hooks=stages.entries(injection.programs().hook, socket=socket, token=token, container=container),
         interposer=None,
         cdi_paths=cdi_paths,
         driver_majors=injection.majors(int(time.monotonic())) | {major},
-        displaced=injection.displaced(stay, edits, preload=False),
+        displaced=injection.displaced(fields.mounts_of(dict(before)), made, cdi_paths),
     )
 
 

@@ -27,13 +27,18 @@ LONGEST: Final = 64
 
 def name_of(id: str, spec: Mapping[str, Any]) -> str:
     """A printable name, at most 64 characters; "" where none is known."""
-    annotations = spec.get("annotations")
-    given = annotations if isinstance(annotations, dict) else {}
-    found = next((given[key] for key in ANNOTATIONS if given.get(key)), None) or _of_docker(id, spec)
+    found = _annotated(spec.get("annotations")) or _of_docker(id, spec)
     if not found:
         hostname = spec.get("hostname")
         found = hostname if isinstance(hostname, str) and hostname and not id.startswith(hostname) else ""
     return printable(str(found))
+
+
+def _annotated(annotations: object) -> object:
+    """What the first of these annotations says that says anything."""
+    if not annotations or not isinstance(annotations, dict):
+        return None
+    return next((annotations[key] for key in ANNOTATIONS if annotations.get(key)), None)
 
 
 def printable(text: str, longest: int = LONGEST) -> str:
@@ -43,13 +48,13 @@ def printable(text: str, longest: int = LONGEST) -> str:
 
 def _of_docker(id: str, spec: Mapping[str, Any]) -> str:
     """docker passes no name, but mounts files of the folder in which it keeps it."""
-    mounts = spec.get("mounts")
+    mounts, end = spec.get("mounts"), f"/containers/{id}"
     for mount in mounts if isinstance(mounts, list) else ():
         if not isinstance(mount, dict) or mount.get("destination") not in DOCKER_MOUNTS:
             continue
-        folder = os.path.dirname(str(mount.get("source", "")))
-        if folder.endswith(f"/containers/{id}"):
-            return _name_in(f"{folder}/config.v2.json")
+        source = str(mount.get("source", ""))
+        if end in source and os.path.dirname(source).endswith(end):
+            return _name_in(f"{os.path.dirname(source)}/config.v2.json")
     return ""
 
 

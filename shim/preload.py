@@ -32,7 +32,7 @@ def preload_text(image_preload: bytes) -> bytes:
 
 def preload_variable(own: str) -> str:
     """The value of LD_PRELOAD: ours, then the image's own (colons or spaces part them)."""
-    return ":".join(_merged(re.split(r"[\s:]+", own)))
+    return ":".join(_merged(own.replace(":", " ").split()))
 
 
 def _merged(own: Iterable[str]) -> list[str]:

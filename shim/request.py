@@ -7,6 +7,7 @@ of the administrator.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -215,6 +216,12 @@ USER: Final = DOMAIN + "user"
 ALIASES: Final = ("NVIDIA_GPU_MEMORY_LIMIT", "NVIDIA_GPU_MEMORY_REQUEST")
 """Environment keys of another product, in whole MiB; one grant serves both, so they may not differ."""
 
+OURS: Final = "GPU_"
+BEGINNINGS: Final = (*map("".join, itertools.product("Gg", "Pp", "Uu", "_")), *ALIASES)
+"""How the names in an environment that are ours begin, or are meant to: GPU_, gpu_, Gpu_ and so on."""
+
+KNOWN: Final = frozenset({*ENV_KEYS, *ALIASES})
+
 FOREIGN: Final = frozenset({"GPU_MEMORY_UTILIZATION"})
 """Names that look like ours and are widely used for something else (vLLM's images)."""
 
@@ -222,7 +229,7 @@ MOST_STRANGE: Final = 256
 LONGEST_STRANGE: Final = 64
 """Names that are compared with ours, and their length: it takes time, and an image can bring a million."""
 
-ASKING: Final = ("memory", "fraction", "compute", "mig", "count", "select")
+ASKING: Final = frozenset({"memory", "fraction", "compute", "mig", "count", "select"})
 """Fields that ask for something by themselves; the others only say how."""
 
 
@@ -233,7 +240,7 @@ def from_container(env: Iterable[str], annotations: Mapping[str, str]) -> Reques
     `annotations` those of the spec, which go before the environment, key by key.
     """
     variables = _variables(env)
-    if is_sandbox(annotations) and not any(name in ENV_KEYS or name in ALIASES for name in variables):
+    if is_sandbox(annotations) and KNOWN.isdisjoint(variables):
         return None
     _refuse_misspelt(variables, annotations)
     given = _given(variables, annotations)
@@ -260,19 +267,21 @@ def from_keys(keys: Mapping[str, str]) -> Request:
 
 def is_sandbox(annotations: Mapping[str, str]) -> bool:
     """Whether it is a pod's pause container, which gets nothing unless it asks by itself."""
-    return any(annotations.get(name) == value for name, value in SANDBOX.items())
+    return not SANDBOX.items().isdisjoint(annotations.items())
 
 
 def _variables(env: Iterable[str]) -> dict[str, str]:
+    """Those that are ours by their beginnings: most of an image's are of other things."""
     variables = {}
     for entry in env:
-        name, _, value = entry.partition("=")
-        variables[name] = value
+        if entry.startswith(BEGINNINGS):
+            name, _, value = entry.partition("=")
+            variables[name] = value
     return variables
 
 
 def _refuse_misspelt(variables: Mapping[str, str], annotations: Mapping[str, str]) -> None:
-    strange = [name for name in variables if name[:4].upper() == "GPU_" and name not in ENV_KEYS]
+    strange = [name for name in variables if name not in KNOWN and name[:4].upper() == OURS]
     if len(strange) > MOST_STRANGE:
         why = f"{len(strange)} environment variables begin with GPU_ and are not ours; {MOST_STRANGE} are looked at"
         raise GpuportionError("GP304", why=why)
@@ -305,8 +314,7 @@ def _misspelt(name: str, known: Mapping[str, Key]) -> GpuportionError:
 
 def _given(variables: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, tuple[Key, Given]]:
     given = {}
-    for key in KEYS:
-        name = DOMAIN + key.annotation
+    for name, key in ANNOTATION_KEYS.items():
         if name in annotations:
             given[key.field] = (key, Given(name, annotations[name], "annotation"))
         elif key.env in variables:
@@ -345,7 +353,7 @@ def _refuse_contradictions(values: Mapping[str, Any], given: Mapping[str, tuple[
         raise _contradiction(given, "memory", "count", f"{amounts} amounts for {count} GPUs")
     if amounts > MAX_GPUS:
         raise given["memory"][1].refuse(f"has {amounts} amounts; one container can get {MAX_GPUS} GPUs.")
-    if not any(field in values for field in ASKING):
+    if ASKING.isdisjoint(values):
         _, first = next(iter(given.values()))
         raise first.refuse("asks for nothing by itself. Add GPU_MEMORY_LIMIT, for example.")
 
@@ -358,8 +366,7 @@ def _contradiction(given: Mapping[str, tuple[Key, Given]], one: str, other: str,
 def _request(values: dict[str, Any], given: Mapping[str, tuple[Key, Given]]) -> Request:
     memory = values.get("memory", ())
     count = values.get("count", max(len(memory), 1))
-    sources = sorted({each.by for _, each in given.values()})
-    source: Any = "+".join(sources)
+    source: Any = "+".join(sorted({each.by for _, each in given.values()}))
     return Request(
         **{**values, "count": count, "memory": memory * count if len(memory) == 1 else memory}, source=source
     )

@@ -6,6 +6,8 @@ from typing import Any
 
 from gpuportion.hooks import stages
 from gpuportion.shim import cdi
+from gpuportion.shim import driver as parts
+from gpuportion.shim.driver import Driver, Libraries
 from gpuportion.shim.spec import Injection, Interposer
 
 LIB = "/usr/lib/x86_64-linux-gnu"
@@ -59,14 +61,23 @@ def document() -> dict[str, Any]:
     }
 
 
-def injection(device: str = "0", **changes: Any) -> Injection:
-    """What the daemon would fill in for a grant on one GPU of `document()`. `changes`: of it or its interposer."""
-    specs = [cdi.parse(document(), "/etc/cdi/nvidia.yaml")]
-    grant = "/run/gpuportion/grants/00112233445566778899aabbccddeeff"
-    interposer: dict[str, Any] = {
+def driver(device: str = "0", **changes: Any) -> Driver:
+    """The parts of one GPU of `document()`. `changes`: `edits`, `device_numbers`, or of our libraries."""
+    libraries = {
         "library": "/opt/gpuportion/lib/libcap_mem.so",
         "nvml_library": "/opt/gpuportion/lib/libcap_nvml.so",
         "alias": "/opt/gpuportion/lib/libcap_alias.so",
+    }
+    library, nvml, alias = (changes.get(name, path) for name, path in libraries.items())
+    edits = changes.get("edits") or cdi.edits(SPECS, cdi.GPU_KIND, [device])
+    return parts.driver(edits, changes.get("device_numbers", NUMBERS), Libraries(library, nvml, alias))
+
+
+def injection(device: str = "0", **changes: Any) -> Injection:
+    """What the daemon would fill in for a grant on one GPU of `document()`. `changes`: of it, its interposer or
+    its driver."""
+    grant = "/run/gpuportion/grants/00112233445566778899aabbccddeeff"
+    interposer: dict[str, Any] = {
         "policy": f"{grant}/policy",
         "ledger": f"{grant}/ledger/ledger",
         "preload": f"{grant}/ld.so.preload",
@@ -74,16 +85,20 @@ def injection(device: str = "0", **changes: Any) -> Injection:
         "image_mounts": {},
     }
     interposer |= {key: changes.pop(key) for key in interposer if key in changes}
+    of_driver = {key: changes.pop(key) for key in OF_DRIVER if key in changes}
     values: dict[str, Any] = {
-        "edits": cdi.edits(specs, cdi.GPU_KIND, [device]),
-        "device_numbers": NUMBERS,
+        "driver": driver(device, **of_driver),
         "hooks": stages.entries(
             "/opt/gpuportion/bin/gpuportion-hook",
             socket="/run/gpuportion/gpuportiond.sock",
             token="00112233445566778899aabbccddeeff",
             container="c1",
         ),
-        "cdi_paths": cdi.targets(specs, cdi.GPU_KIND),
+        "cdi_paths": cdi.targets(SPECS, cdi.GPU_KIND),
         "driver_majors": frozenset({195, 511}),
     }
     return Injection(**{"interposer": Interposer(**interposer), **values, **changes})
+
+
+SPECS = [cdi.parse(document(), "/etc/cdi/nvidia.yaml")]
+OF_DRIVER = ("edits", "device_numbers", "library", "nvml_library", "alias")

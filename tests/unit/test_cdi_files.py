@@ -125,6 +125,36 @@ def test_nothing_is_parsed_twice(files: Files, tmp_path: Path) -> None:
     refused(reader)
 
 
+def test_folders_that_rest_are_not_listed_again(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that changed just now is: its time may not tell of another change within the same step of the clock."""
+    write(tmp_path / "etc/nvidia.yaml", document())
+    listed: list[str] = []
+    real = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    reader = files()
+    first = reader.specs()
+    assert reader.specs() == first and len(listed) == 4
+    monkeypatch.setattr(cdi_files, "SETTLED", -1)
+    assert reader.specs() == reader.specs() == first and len(listed) == 6
+    write(tmp_path / "run/nvidia.yaml", document())
+    assert [spec.priority for spec in reader.specs()] == [0, 1]
+    changed = document()
+    changed["devices"] = changed["devices"][:1]
+    write(tmp_path / "run/nvidia.yaml", changed)
+    assert list(reader.specs()[1].devices) == ["0"]
+    (tmp_path / "run/nvidia.yaml").unlink()
+    assert reader.specs() == first
+    (tmp_path / "etc/nvidia.yaml").chmod(0o666)
+    assert "can be written by others than root" in refused(reader)
+
+
 def ctk(folder: Path, script: str) -> None:
     path = folder / "bin/nvidia-ctk"
     path.write_text(f"#!/bin/sh\n{script}\n")

@@ -11,7 +11,7 @@ from gpuportion.shim.image_drivers import Found, Ours, covers
 OURS = Ours(cuda="/opt/cap.so", nvml="/opt/nvml.so")
 COMPAT = "/usr/local/cuda-12.8/compat"
 JIT = f"{LIB}/libnvidia-ptxjitcompiler.so.550.54.15"
-EDITS = injection().edits
+EDITS = injection().driver.edits
 
 
 def covered(name: str, path: str, *places: str) -> str | None:
@@ -72,7 +72,9 @@ def test_the_image_is_never_a_source() -> None:
     user = {"destination": "/data", "source": "/data", "type": "bind", "options": ["rbind"]}
     mounts = spec.edit({"mounts": [user]}, made)["mounts"]
     (cover,) = [each for each in mounts if each["destination"] == path]
-    assert made.interposer and cover["source"] == made.interposer.library and "ro" in cover["options"]
+    assert (
+        made.driver.libraries and cover["source"] == made.driver.libraries.cuda and "ro" in cover["options"]
+    )
     order = [each["destination"] for each in mounts]
     assert order.index("/data") < order.index(path) < order.index("/.gpuportion")
     assert all(each["source"] != path for each in mounts)
@@ -81,8 +83,8 @@ def test_the_image_is_never_a_source() -> None:
 @pytest.mark.parametrize(
     ("name", "place", "covered"),
     [
-        ("libcuda.so.1", "/data", "library"),
-        ("libnvidia-ml.so.1", "/data", "nvml_library"),
+        ("libcuda.so.1", "/data", "cuda"),
+        ("libnvidia-ml.so.1", "/data", "nvml"),
         ("libcuda.so.1", "/usr//local/.", None),
         ("libnvidia-ml.so.1", COMPAT, None),
     ],
@@ -96,7 +98,7 @@ def test_in_the_edit_each_is_covered_unless_a_mount_hides_it(
     user = {"destination": place, "source": "/data", "type": "bind", "options": ["rbind"]}
     mounts = spec.edit({"mounts": [user]}, made)["mounts"]
     sources = [each["source"] for each in mounts if each["destination"] == path]
-    assert sources == ([getattr(made.interposer, covered)] if covered else [])
+    assert sources == ([getattr(made.driver.libraries, covered)] if covered else [])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from gpuportion.allocator.mig import capabilities
 from gpuportion.allocator.mig.portion import MigPortion
 from gpuportion.errors import GpuportionError
 from gpuportion.hooks import stages
-from gpuportion.shim import cdi, spec
+from gpuportion.shim import cdi, driver, spec
 
 CONFIG = Path(__file__).parent / "docker-config.json"
 PORTION = MigPortion(
@@ -61,9 +61,10 @@ def edits() -> cdi.ContainerEdits:
 def edited(before: dict[str, Any], **changes: Any) -> dict[str, Any]:
     hooks = stages.entries("/opt/gpuportion-hook", socket="/run/s", token="0" * 32, container="c1")
     paths = cdi.targets(specs(), cdi.GPU_KIND)
-    values: dict[str, Any] = {"edits": edits(), "device_numbers": {}, "hooks": hooks, "interposer": None}
     numbers = {"/dev/nvidiactl": ("c", 195, 255), "/dev/nvidia-uvm": ("c", 511, 0)}
-    values |= {"device_numbers": numbers, "cdi_paths": paths, "driver_majors": frozenset({195, 510, 511})}
+    made = driver.driver(edits(), numbers, None)
+    values: dict[str, Any] = {"driver": made, "hooks": hooks, "interposer": None}
+    values |= {"cdi_paths": paths, "driver_majors": frozenset({195, 510, 511})}
     return spec.edit(before, spec.Injection(**{**values, **changes}))
 
 

@@ -111,7 +111,7 @@ def test_a_newer_driver_of_the_image_is_not_put_first() -> None:
     compat = cdi.Hook(
         "createContainer", "/usr/bin/nvidia-cdi-hook", ("nvidia-cdi-hook", "enable-cuda-compat", "-v")
     )
-    edits = given.edits.plus(cdi.ContainerEdits(hooks=(compat,)))
+    edits = given.driver.edits.plus(cdi.ContainerEdits(hooks=(compat,)))
     after = spec.edit(with_gpus(), injection(edits=edits))
     words = [hook["args"][1] for hook in after["hooks"]["createContainer"]]
     assert words[-2:] == ["create-symlinks", "update-ldcache"]
@@ -216,6 +216,16 @@ def test_the_input_is_left_alone() -> None:
     kept = copy.deepcopy(before)
     spec.edit(before, injection())
     assert before == kept
+
+
+def test_the_drivers_parts_are_left_alone() -> None:
+    """Every container's spec has them."""
+    given = injection()
+    parts = ("env", "nodes", "rules", "node_mounts", "mounts", "folder", "hooks")
+    kept = copy.deepcopy([getattr(given.driver, name) for name in parts])
+    first = spec.edit(with_gpus(), given)
+    assert spec.edit(with_gpus(), given) == first
+    assert [getattr(given.driver, name) for name in parts] == kept
 
 
 def test_a_users_mount_over_ours_loses() -> None:
@@ -369,7 +379,7 @@ def test_any_spec_keeps_what_is_not_nvidias_and_loses_what_is(before: dict[str, 
             assert edited[key] == value
     assert edited["linux"]["resources"]["x-other"] == 1
     assert all(edited["process"][key] == value for key, value in before["process"].items() if key[:2] == "x-")
-    allowed = {node.path for node in INJECTION.edits.device_nodes}
+    allowed = {node.path for node in INJECTION.driver.edits.device_nodes}
     assert all(
         re.match("/dev/nvidia", node["path"]) is None or node["path"] in allowed
         for node in edited["linux"]["devices"]

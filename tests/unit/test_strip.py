@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpuportion.shim import strip
 
@@ -208,3 +210,56 @@ def test_a_path_begins_at_the_containers_root() -> None:
     assert strip.mounts(given, CDI, removed) == given[4:]
     node = {"path": "dev/nvidia0", "type": "c", "major": 1, "minor": 3}
     assert strip.devices([node], MAJORS, CDI, removed) == ([], {("c", 1, 3)})
+
+
+PART = st.sampled_from(
+    [
+        *[
+            "/",
+            "//",
+            ".",
+            "..",
+            "\n",
+            "usr",
+            "bin",
+            "dev",
+            "run",
+            "tmp",
+            "proc",
+            "driver",
+            "firmware",
+            "lib",
+            "opt",
+            "etc",
+        ],
+        *[
+            "nvidia",
+            "nvidia-smi",
+            "nvidia0",
+            "nvidia-mps",
+            "libcuda.so.1",
+            "libnvcuvid.so",
+            "libnvoptix.so.1",
+        ],
+        *["libEGL_nvidia.so.0", "libcudadebugger.so.1", "extra.json", ".gpuportion", "ld.so.preload", "x"],
+    ]
+)
+PATH = st.lists(PART, max_size=8).map("".join) | st.lists(PART, max_size=8).map("/".join).map("/{}".format)
+VALUE = PATH | st.sampled_from([None, 7, ["/dev/nvidia0"]])
+
+
+@given(st.lists(VALUE, max_size=4))
+def test_many_paths_are_made_plain_as_each_is(values: list[object]) -> None:
+    """Whatever stands beside it: a relative one, or one of two lines."""
+    each = [strip.plain_path(value) if isinstance(value, str) and value else "" for value in values]
+    assert strip.plain_paths(values) == each
+
+
+@given(st.lists(st.tuples(VALUE, VALUE), max_size=4))
+def test_a_mount_is_judged_alike_in_any_company(pairs: list[tuple[object, object]]) -> None:
+    """What is beside it may have it looked at more closely, never otherwise."""
+    mounts = [{"destination": target, "source": source} for target, source in pairs]
+    closer = {"destination": "/dev/nvidia9", "source": "/x"}
+    alone = [one for one in mounts if strip.mounts([one], CDI, strip.Removed())]
+    assert strip.mounts(mounts, CDI, strip.Removed()) == alone
+    assert strip.mounts([*mounts, closer], CDI, strip.Removed()) == alone

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.gpu_specs import FILES, LIB, injection
+from tests.support.gpu_specs import FILES, LIB, driver, injection
 
 from gpuportion.allocator import injection as gathering
 from gpuportion.errors import GpuportionError
@@ -41,12 +41,32 @@ def test_the_last_mount_over_a_target_counts(mounts: list[dict[str, Any]], found
     assert volumes.read_only(mounts, [TARGET]).get(TARGET) == found
 
 
+@pytest.mark.parametrize(
+    ("mount", "is_over"),
+    [
+        (bind("/usr", "ro"), True),
+        (bind("//usr/./lib/", "ro"), True),
+        (bind("/", "ro"), True),
+        (bind("/etc/ld.so.preload", "ro"), True),
+        (bind(f"{LIB}/libnvidia-ml.so.550.54.15", "ro"), True),
+        (bind("/usr"), False),
+        (bind("/data", "ro"), False),
+        (bind("/usr/lib/x", "ro"), False),
+        ({"destination": "/usr", "type": "tmpfs", "options": ["ro"]}, False),
+        ({"destination": "/usr", "type": "bind", "options": ["ro"]}, True),
+        ({"destination": "/usr", "type": "bind", "options": "ro"}, False),
+    ],
+)
+def test_only_a_read_only_bind_over_the_driver_is_in_its_way(mount: dict[str, Any], is_over: bool) -> None:
+    """At a file of it, at our ld.so.preload, or at a folder above."""
+    assert volumes.any_at([bind("/x"), mount], driver().above) is is_over
+
+
 def test_only_what_is_missing_there_is_displaced(tmp_path: Path) -> None:
     """A file that the volume has is covered in its place: left open it would be a driver that doesn't count."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/nvidia-smi").touch()
-    edits = injection().edits
-    displaced = gathering.displaced([bind("/usr", "ro", source=str(tmp_path))], edits)
+    displaced = gathering.displaced([bind("/usr", "ro", source=str(tmp_path))], driver(), frozenset())
     assert displaced == {each for each in FILES if each.startswith(LIB)}
 
 
@@ -54,9 +74,9 @@ def test_an_etc_without_ld_so_preload_is_refused(tmp_path: Path) -> None:
     """The sentence names the file to make on the host."""
     mounts = [bind("/etc", "ro", source=str(tmp_path))]
     with pytest.raises(GpuportionError, match=f"GP311|{tmp_path}/ld.so.preload is missing"):
-        gathering.displaced(mounts, injection().edits)
+        gathering.displaced(mounts, driver(), frozenset())
     (tmp_path / "ld.so.preload").touch()
-    assert gathering.displaced(mounts, injection().edits) == frozenset()
+    assert gathering.displaced(mounts, driver(), frozenset()) == frozenset()
 
 
 def test_a_file_that_is_mounted_at_the_very_place_is_a_place(tmp_path: Path) -> None:
@@ -64,7 +84,7 @@ def test_a_file_that_is_mounted_at_the_very_place_is_a_place(tmp_path: Path) -> 
     own = tmp_path / "preload"
     own.touch()
     mounts = [bind("/etc/ld.so.preload", "ro", source=str(own))]
-    assert gathering.displaced(mounts, injection().edits) == frozenset()
+    assert gathering.displaced(mounts, driver(), frozenset()) == frozenset()
 
 
 def test_displaced_files_lie_in_our_folder() -> None:
@@ -73,9 +93,10 @@ def test_displaced_files_lie_in_our_folder() -> None:
     edited = spec.edit({"process": {"env": ["LD_LIBRARY_PATH=/opt/lib"]}}, made)
     sources = {each["destination"]: each["source"] for each in edited["mounts"]}
     assert not [place for place in sources if place.startswith(LIB)]
-    assert made.interposer is not None
-    assert sources["/.gpuportion/lib/libcuda.so.550.54.15"] == made.interposer.library
-    assert sources["/.gpuportion/lib/libnvidia-ml.so.550.54.15"] == made.interposer.nvml_library
+    libraries = made.driver.libraries
+    assert libraries is not None
+    assert sources["/.gpuportion/lib/libcuda.so.550.54.15"] == libraries.cuda
+    assert sources["/.gpuportion/lib/libnvidia-ml.so.550.54.15"] == libraries.nvml
     assert sources["/.gpuportion/lib/libnvidia-ptxjitcompiler.so.550.54.15"] == FILES[2]
     assert sources["/usr/bin/nvidia-smi"] == "/usr/bin/nvidia-smi"
     assert "LD_LIBRARY_PATH=/opt/lib:/.gpuportion/lib" in edited["process"]["env"]
