@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpuportion import wire
+from gpuportion.allocator.fault_points import here
 from gpuportion.allocator.peer import Peer
 
 CHUNK: Final = 32 << 10
@@ -131,6 +132,7 @@ class Connection:
             except OSError:
                 raise ClosedError from None
             self._outbox = memoryview(self._outbox)[sent:]
+        here("answered")
         if self._is_last:
             raise ClosedError
         self.deadline = now + (FRAME if self._inbox else IDLE)

@@ -218,7 +218,6 @@ class Server:
         late = connection.is_waiting
         try:
             connection.answer(answer, now())
-            here("answered")
         except ClosedError:
             if not late:
                 raise
