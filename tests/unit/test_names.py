@@ -34,6 +34,7 @@ def docker_folder(tmp_path: Path) -> Path:
         ({"annotations": {"io.kubernetes.cri-o.ContainerName": "k8s_x"}}, "k8s_x"),
         ({"annotations": {"nerdctl/name": "alpine-1"}}, "alpine-1"),
         ({"hostname": "worker-3"}, "worker-3"),
+        ({"annotations": {"x": "y", "nerdctl/name": ""}, "hostname": "worker-3"}, "worker-3"),
         ({"hostname": ID[:12]}, ""),
         ({}, ""),
         ({"annotations": None, "mounts": None, "hostname": 7}, ""),
@@ -82,3 +83,11 @@ def test_a_folder_of_another_container_is_not_looked_into(docker_folder: Path) -
     """The mount must be of this container."""
     (docker_folder / "config.v2.json").write_text('{"Name": "/x"}')
     assert name_of("f" * 64, docker_spec(docker_folder)) == ID[:12]
+
+
+def test_only_the_container_s_own_folder_is_docker_s(docker_folder: Path) -> None:
+    """Not one in it: that is a volume's."""
+    deeper = docker_folder / "deeper"
+    deeper.mkdir()
+    (deeper / "config.v2.json").write_text('{"Name": "/x"}')
+    assert name_of(ID, docker_spec(deeper)) == ""

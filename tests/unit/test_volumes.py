@@ -99,6 +99,7 @@ def test_displaced_files_lie_in_our_folder() -> None:
     assert sources["/.gpuportion/lib/libnvidia-ml.so.550.54.15"] == libraries.nvml
     assert sources["/.gpuportion/lib/libnvidia-ptxjitcompiler.so.550.54.15"] == FILES[2]
     assert sources["/usr/bin/nvidia-smi"] == "/usr/bin/nvidia-smi"
+    assert len([place for place in sources if place.startswith("/.gpuportion/lib/")]) == 3
     assert "LD_LIBRARY_PATH=/opt/lib:/.gpuportion/lib" in edited["process"]["env"]
     assert [hook["args"][1] for hook in edited["hooks"]["createContainer"]] == ["update-ldcache"]
 
