@@ -168,7 +168,7 @@ def _hooks(hooks: Iterable[cdi.Hook], libraries: Libraries | None) -> Iterable[t
 
 def _above(targets: Iterable[str]) -> frozenset[str]:
     """The targets and all folders that they lie in."""
-    found = {"/"}
+    found: set[str] = set()
     for target in targets:
         place = target
         while place not in found:

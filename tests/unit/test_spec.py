@@ -111,7 +111,7 @@ def test_a_newer_driver_of_the_image_is_not_put_first() -> None:
     compat = cdi.Hook(
         "createContainer", "/usr/bin/nvidia-cdi-hook", ("nvidia-cdi-hook", "enable-cuda-compat", "-v")
     )
-    edits = given.driver.edits.plus(cdi.ContainerEdits(hooks=(compat,)))
+    edits = cdi.ContainerEdits(hooks=(compat,)).plus(given.driver.edits)
     after = spec.edit(with_gpus(), injection(edits=edits))
     words = [hook["args"][1] for hook in after["hooks"]["createContainer"]]
     assert words[-2:] == ["create-symlinks", "update-ldcache"]
