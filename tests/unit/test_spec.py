@@ -169,6 +169,15 @@ def test_only_the_granted_gpu_is_let_in() -> None:
     ]
 
 
+def test_a_rule_beside_ours_stays_and_one_like_ours_is_there_once() -> None:
+    """Another device of the same major number is another device."""
+    ours = {"allow": True, "type": "c", "major": 226, "minor": 128, "access": "rwm"}
+    other = {**ours, "minor": 129}
+    before = {"linux": {"resources": {"devices": [ours, other]}}}
+    rules = spec.edit(before, injection())["linux"]["resources"]["devices"]
+    assert rules[0] == other and rules[-1] == ours and rules.count(ours) == rules.count(other) == 1
+
+
 def test_our_hooks_come_first_and_cdis_inherit_nothing() -> None:
     """NVIDIA's own go, those of the CDI spec come, with an environment in any case."""
     hooks = spec.edit(with_gpus(), injection())["hooks"]
