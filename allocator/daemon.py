@@ -24,7 +24,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from gpuportion.allocator import (
-    cdi_files,
     daemon_options,
     fault_points,
     injection,
@@ -36,6 +35,7 @@ from gpuportion.allocator import (
 )
 from gpuportion.allocator.auditor import Auditor
 from gpuportion.allocator.containers import Containers
+from gpuportion.allocator.editor.link import Editor
 from gpuportion.allocator.gpu_users import users_of
 from gpuportion.allocator.grants import Grants, now
 from gpuportion.allocator.hints import Hints
@@ -137,6 +137,7 @@ def _run(options: argparse.Namespace) -> None:
     rules = PolicyInForce(options.config, options.run_dir, margin=options.margin)
     selector = selectors.DefaultSelector()
     hints = Hints(selector)
+    editor = Editor(selector, _for_editor(options))
     store = _open_store(f"{options.run_dir}/store.sqlite3")
     portions = HostPortions(options.state_dir, injection.programs, inventory.library_folder)
     roles = KeptRoles(options.state_dir)
@@ -167,7 +168,7 @@ def _run(options: argparse.Namespace) -> None:
     _take_sample(sampler, view)
     auditor = Auditor(view, grants)
     turns = Turns()
-    operations = _operations(options, grants, view, portions, mig, rules, auditor, turns)
+    operations = _operations(editor, grants, view, portions, mig, rules, auditor, turns)
     listener = systemd.inherited_listener() or systemd.listen(
         f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
     )
@@ -187,10 +188,16 @@ def _run(options: argparse.Namespace) -> None:
         _serve(server, options.run_dir, grants)
     sampler.stop()
     sweeper.stop(LAST_WAIT)
+    editor.close()
     partitions.stop(LAST_WAIT)
     hints.close()
     listener.close()
     store.close()
+
+
+def _for_editor(options: argparse.Namespace) -> list[str]:
+    where = [f"--cdi-dir={folder}" for folder in options.cdi_dir or ()]
+    return [*where, f"--made={options.run_dir}/cdi/nvidia.json"]
 
 
 def _role_changes(
@@ -208,7 +215,7 @@ def _role_changes(
 
 
 def _operations(
-    options: argparse.Namespace,
+    editor: Editor,
     grants: Grants,
     view: NodeView,
     portions: HostPortions,
@@ -217,10 +224,9 @@ def _operations(
     auditor: Auditor,
     turns: Turns,
 ) -> Operations:
-    files = cdi_files.CdiFiles(options.cdi_dir, made=f"{options.run_dir}/cdi/nvidia.json")
     placing = Placing(grants, view, mig, rules)
     return Operations(
-        Containers(grants, view, files, mig, rules, placing),
+        Containers(grants, view, editor, mig, rules, placing),
         HostProcesses(grants, portions, mig, placing),
         Questions(grants, view, mig, rules, auditor, turns, _version()),
         MigChanges(view, mig),

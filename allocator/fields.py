@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gpuportion import wire
@@ -39,20 +40,20 @@ def parts(message: wire.Message) -> tuple[bytes, bytes]:
     return message.body[:cut], message.body[cut:]
 
 
-def image_drivers(message: wire.Message) -> tuple[Found, ...]:
+def image_drivers(head: Mapping[str, Any]) -> tuple[Found, ...]:
     """What of a driver is in the image, as the launcher found it."""
-    return _found(message, "image_drivers")
+    return _found(head, "image_drivers")
 
 
-def image_mounts(message: wire.Message) -> dict[str, str]:
+def image_mounts(head: Mapping[str, Any]) -> dict[str, str]:
     """Where in the image destinations of mounts lead, of those that lead elsewhere by its links."""
-    return {each.name: each.path for each in _found(message, "image_mounts")}
+    return {each.name: each.path for each in _found(head, "image_mounts")}
 
 
-def _found(message: wire.Message, key: str) -> tuple[Found, ...]:
-    if key not in message.head:
+def _found(head: Mapping[str, Any], key: str) -> tuple[Found, ...]:
+    if key not in head:
         return ()
-    value = message.head[key]
+    value = head[key]
     if not isinstance(value, list) or not all(_is_found(each) for each in value):
         raise GpuportionError("GP304", why=f"{key} is no list of names and paths")
     return tuple(Found(each["name"], each["path"]) for each in value)

@@ -19,7 +19,7 @@ from gpuportion.allocator.peer import Peer
 from gpuportion.allocator.pending import Steps, Wait, drive
 from gpuportion.allocator.questions import Questions
 from gpuportion.allocator.store import FullStoreError
-from gpuportion.errors import GpuportionError
+from gpuportion.errors import GpuportionError, RefusedError
 
 log: Final = logging.getLogger("gpuportiond")
 
@@ -82,7 +82,7 @@ def _answered(steps: Steps[wire.Message], peer: Peer, message: wire.Message) -> 
 
 def _refusal(problem: Exception, peer: Peer, message: wire.Message) -> wire.Message:
     """What is said, and logged, where an operation could not be done."""
-    if isinstance(problem, GpuportionError):
+    if isinstance(problem, (GpuportionError, RefusedError)):
         text = plain(problem.text)
         log.info("refused (uid %d): %s", peer.uid, text)
         return wire.Message({}, text.encode(), wire.REFUSED)

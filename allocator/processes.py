@@ -5,6 +5,7 @@ Pids are of the daemon's own pid namespace. Knows nothing of grants.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -43,6 +44,10 @@ class Living:
 
     process: Process
     pidfd: int
+
+    def again(self) -> Living:
+        """The same, with a descriptor of its own."""
+        return Living(self.process, os.dup(self.pidfd))
 
 
 def read_proc(path: str) -> bytes:
@@ -187,6 +192,17 @@ def meet(pid: int) -> Living | None:
         return Living(Process(pid, start), pidfd)
     os.close(pidfd)
     return None
+
+
+@contextlib.contextmanager
+def meeting(pid: int) -> Iterator[Living | None]:
+    """Whom `meet` finds; the descriptor is closed afterwards."""
+    living = meet(pid)
+    try:
+        yield living
+    finally:
+        if living is not None:
+            os.close(living.pidfd)
 
 
 def open_pidfd(process: Process) -> int | None:

@@ -51,8 +51,12 @@ _text_of: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode(message: Message) -> bytes:
-    head = message.text or _text_of(message.head).encode()
-    return HEADER.pack(MAGIC, message.status, len(head), len(message.body)) + head + message.body
+    return frame(message.status, message.text or _text_of(message.head).encode(), message.body)
+
+
+def frame(status: int, head: bytes, body: bytes) -> bytes:
+    """`head`: the JSON."""
+    return HEADER.pack(MAGIC, status, len(head), len(body)) + head + body
 
 
 def sizes(header: bytes | bytearray) -> tuple[int, int, int]:

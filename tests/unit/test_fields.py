@@ -97,14 +97,14 @@ def test_annotations_are_an_object_of_texts_or_absent() -> None:
 def test_what_the_launcher_found_in_an_image_is_a_list_of_names_and_paths() -> None:
     """An older launcher does not say; whatever else is there spoils all of it."""
     found = [{"name": "libcuda.so.1", "path": "/a/libcuda.so.1"}, {"name": "x", "path": "/b", "more": 1}]
-    got = fields.image_drivers(wire.Message({"image_drivers": found}))
+    got = fields.image_drivers({"image_drivers": found})
     assert [(one.name, one.path) for one in got] == [("libcuda.so.1", "/a/libcuda.so.1"), ("x", "/b")]
-    assert fields.image_drivers(wire.Message({})) == ()
-    assert fields.image_mounts(wire.Message({"image_mounts": found})) == {
+    assert fields.image_drivers({}) == ()
+    assert fields.image_mounts({"image_mounts": found}) == {
         "libcuda.so.1": "/a/libcuda.so.1",
         "x": "/b",
     }
-    assert fields.image_mounts(wire.Message({})) == {}
+    assert fields.image_mounts({}) == {}
     wrong: list[Any] = [
         None,
         {},
@@ -116,11 +116,11 @@ def test_what_the_launcher_found_in_an_image_is_a_list_of_names_and_paths() -> N
     ]
     for value in wrong:
         refused(
-            partial(fields.image_drivers, wire.Message({"image_drivers": value})),
+            partial(fields.image_drivers, {"image_drivers": value}),
             "image_drivers is no list of names and paths",
         )
         refused(
-            partial(fields.image_mounts, wire.Message({"image_mounts": value})),
+            partial(fields.image_mounts, {"image_mounts": value}),
             "image_mounts is no list of names and paths",
         )
 

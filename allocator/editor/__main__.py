@@ -1,0 +1,68 @@
+"""The editor's process: answers the daemon, on the socket that is its standard input, until that ends.
+
+    frame in      n JSON: {"n": conversation, "op": ..., ...}, body
+    frame out     status, n JSON: {"n": conversation, ...}, body
+
+A config.json is what an engine, a user and an image have made of it; nothing that its bytes do to their reader, nor the
+memory that it takes, is the daemon's. Signals are the daemon's business: a service manager may send them to all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from gpuportion import wire
+from gpuportion.allocator import fast_json
+from gpuportion.allocator.cdi_files import CdiFiles
+from gpuportion.allocator.editor.editing import Editing
+from gpuportion.allocator.editor.frames import FAILED, Frames, Told
+from gpuportion.errors import GpuportionError
+
+log: Final = logging.getLogger("gpuportiond")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cdi-dir", action="append")
+    parser.add_argument("--made", required=True)
+    options = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="gpuportiond: %(message)s")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    editing = Editing(CdiFiles(options.cdi_dir, made=options.made))
+    with socket.socket(fileno=0) as sock:
+        _serve(sock, lambda told: _answer(editing, told))
+    return 0
+
+
+def _serve(sock: socket.socket, answer: Callable[[Told], bytes]) -> None:
+    frames = Frames()
+    while data := sock.recv(1 << 18):
+        for told in frames.take(data):
+            if reply := answer(told):
+                sock.sendall(reply)
+
+
+def _answer(editing: Editing, told: Told) -> bytes:
+    head = fast_json.loads(told.head)
+    number = head["n"]
+    try:
+        reply, body = editing.operations[head["op"]](number, head, told.body)
+    except GpuportionError as refusal:
+        status, reply, body = wire.REFUSED, {}, refusal.text.encode(errors="backslashreplace")
+    except Exception:
+        log.exception("a bug, met by the editor at %r", head["op"])
+        status, reply, body = FAILED, {}, b""
+    else:
+        status = wire.OK
+    return wire.frame(status, fast_json.dumps({**reply, "n": number}), body) if head["op"] != "drop" else b""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

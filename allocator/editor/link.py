@@ -1,0 +1,244 @@
+"""The daemon's end of the editor: starts its process, asks it, and starts another one where it ends.
+
+    with editor.conversation() as spec:
+        told = yield from spec.read(...)
+        edited = yield from spec.edit(...)
+
+Others are served while it works. What was asked of a process that ended is refused; it is asked nothing twice, because
+what it was about may be what ended it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import selectors
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gpuportion import wire
+from gpuportion.allocator import fast_json
+from gpuportion.allocator.editor.frames import FAILED, Frames, Told
+from gpuportion.allocator.grant import Grant
+from gpuportion.allocator.pending import Steps, Wait
+from gpuportion.errors import GpuportionError, RefusedError
+from gpuportion.shim.request import Request
+
+log: Final = logging.getLogger("gpuportiond")
+
+CHUNK: Final = 1 << 18
+"""Bytes read at once."""
+SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+
+MODULE: Final = "gpuportion.allocator.editor"
+
+
+class Editor:
+    def __init__(self, selector: selectors.BaseSelector, arguments: Sequence[str]) -> None:
+        """Its process starts at once; `arguments` are of its command line."""
+        self._selector = selector
+        self._command = [sys.executable, "-m", MODULE, *arguments]
+        self._numbers = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def conversation(self) -> Conversation:
+        return Conversation(self, next(self._numbers))
+
+    @property
+    def pid(self) -> int | None:
+        """None: it has ended, and nobody has come since."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        """It has nothing that would have to be kept."""
+        if self._process:
+            self._end(self._process)
+
+    def _start(self) -> None:
+        self._frames = Frames()
+        self._outbox = bytearray()
+        self._waiting: dict[int, Wait[Told | None]] = {}
+        self._sock, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd="/"
+            )
+        self._selector.register(self._sock, selectors.EVENT_READ, self._go_on)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        self._selector.unregister(self._sock)
+        self._sock.close()
+        self._process = None
+        process.kill()
+        return process.wait()
+
+    def ask(self, number: int, head: dict[str, Any], body: bytes = b"") -> Wait[Told | None]:
+        """What it answers; None: its process has ended."""
+        if self._process is None:
+            self._start()
+        wait: Wait[Told | None] = Wait()
+        self._waiting[number] = wait
+        self.tell(number, head, body)
+        return wait
+
+    def tell(self, number: int, head: dict[str, Any], body: bytes = b"") -> None:
+        """Without an answer."""
+        if self._process is None:
+            return
+        frame = wire.frame(wire.REQUEST, fast_json.dumps({**head, "n": number}), body)
+        if self._outbox:
+            self._outbox += frame
+            return
+        try:
+            sent = self._sock.send(frame, SEND)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # it has ended, as `_go_on` will find
+        if sent < len(frame):
+            self._outbox += memoryview(frame)[sent:]
+            self._selector.modify(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self._go_on)
+
+    def forget(self, number: int) -> None:
+        """Nobody waits any more for what was asked."""
+        self._waiting.pop(number, None)
+
+    def _go_on(self) -> None:
+        if self._process is None:
+            return
+        if self._outbox:
+            self._send()
+        try:
+            for wait, told in self._answers():
+                wait.end(told)
+        except (EOFError, wire.ProtocolError):
+            self._is_gone(self._process)
+
+    def _answers(self) -> list[tuple[Wait[Told | None], Told]]:
+        """What has come, for whom. EOFError at its end."""
+        try:
+            data = self._sock.recv(CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            raise EOFError
+        found = [(self._waiting.pop(_number(told), None), told) for told in self._frames.take(data)]
+        return [(wait, told) for wait, told in found if wait is not None]
+
+    def _send(self) -> None:
+        try:
+            sent = self._sock.send(self._outbox, SEND)
+        except OSError:
+            return
+        del self._outbox[:sent]
+        if not self._outbox:
+            self._selector.modify(self._sock, selectors.EVENT_READ, self._go_on)
+
+    def _is_gone(self, process: subprocess.Popen[bytes]) -> None:
+        """Whoever comes next starts another one: one that ends at once must not be started without end."""
+        status = self._end(process)
+        waiting, self._waiting = self._waiting, {}
+        log.error("the editor of specs ended (%d); another one is started for the next container", status)
+        for wait in waiting.values():
+            wait.end(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a spec says before there is a grant. `user`: of the annotation; `label`: SELinux, of its mounts."""
+
+    request: Request | None
+    is_sandbox: bool
+    user: str | None
+    name: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """`removed`: what was in the spec and went, in words for the log. `config`: the new config.json."""
+
+    removed: list[str]
+    config: bytes
+
+
+class Conversation:
+    """About one container's spec. Each question may be refused: RefusedError or GpuportionError."""
+
+    def __init__(self, editor: Editor, number: int) -> None:
+        self._editor = editor
+        self._number = number
+        self._is_kept = False
+
+    def read(self, config: bytes, id: str, head: Mapping[str, Any]) -> Steps[Asked]:
+        """`head`: of the launcher's request, which says what it found in the image."""
+        image = {key: head[key] for key in ("image_drivers", "image_mounts") if key in head}
+        self._is_kept = True
+        told, _ = yield from self._asked({"op": "read", "id": id, **image}, config)
+        request = told["request"]
+        return Asked(
+            None if request is None else Request.from_json(request),
+            told["sandbox"],
+            told["user"],
+            told["name"],
+            told["label"],
+        )
+
+    def edit(self, grant: Grant, folder: str, minors: Mapping[str, int]) -> Steps[Edited]:
+        """For a grant whose pages lie in `folder`. `minors`: the GPUs' minor numbers, by UUID."""
+        cards = [(share.index, share.uuid, minors[share.uuid]) for share in grant.shares]
+        return (yield from self._edited("edit", grant, folder=folder, cards=cards))
+
+    def edit_for_mig(self, grant: Grant) -> Steps[Edited]:
+        """For a grant that is a MIG instance."""
+        return (yield from self._edited("edit-for-mig", grant, portion=grant.mig))
+
+    def _edited(self, op: str, grant: Grant, **more: object) -> Steps[Edited]:
+        told, config = yield from self._asked({"op": op, "token": grant.token, **more})
+        self._is_kept = False
+        return Edited(told["removed"], config)
+
+    def _asked(self, head: dict[str, Any], body: bytes = b"") -> Steps[tuple[dict[str, Any], bytes]]:
+        told = yield self._editor.ask(self._number, head, body)
+        if told is None or told.status == FAILED:
+            raise _failure(told)
+        if told.status != wire.OK:
+            raise RefusedError(told.body.decode())
+        return fast_json.loads(told.head), told.body
+
+    def end(self) -> None:
+        self._editor.forget(self._number)
+        if self._is_kept:
+            self._editor.tell(self._number, {"op": "drop"})
+
+
+def _number(told: Told) -> int:
+    """ProtocolError: it is none of the editor's."""
+    try:
+        return int(fast_json.loads(told.head)["n"])
+    except (ValueError, TypeError, LookupError):
+        raise wire.ProtocolError("a frame without a number") from None
+
+
+def _failure(told: Told | None) -> GpuportionError:
+    what = "met an error of its own" if told else "ended at that moment; another one was started"
+    why = f"the process that edits it {what} (journalctl -u gpuportiond). Start the container again"
+    return GpuportionError("GP306", what="editing the container's config.json", why=f"{why}.")
+
+
+@contextlib.contextmanager
+def about_a_spec(editor: Editor) -> Iterator[Conversation]:
+    """A conversation, which ends however what it is for ends."""
+    conversation = editor.conversation()
+    try:
+        yield conversation
+    finally:
+        conversation.end()
