@@ -183,7 +183,7 @@ def test_killed_at_every_step_it_neither_sells_twice_nor_forgets(tmp_path: Path)
             check_that_all_are_there(daemon, load.books)
         assert not load.errors, load.errors
         assert len(missed) <= KILLS // 5, missed
-        assert load.books.granted > KILLS, "the load came to nothing"
+        assert load.books.granted > KILLS // 3, "the load came to nothing"
         daemon.until(lambda: not daemon.ps() and not daemon.folders())
         assert daemon.gpus()[0]["free"] == total
         assert f"{daemon.run_dir}/grants" not in Path("/proc/mounts").read_text()
