@@ -10,6 +10,7 @@ memory that it takes, is the daemon's. Signals are the daemon's business: a serv
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import socket
@@ -42,11 +43,13 @@ def main() -> int:
 
 
 def _serve(sock: socket.socket, answer: Callable[[Told], bytes]) -> None:
+    """Until the daemon has ended, which need not be told of that."""
     frames = Frames()
-    while data := sock.recv(1 << 18):
-        for told in frames.take(data):
-            if reply := answer(told):
-                sock.sendall(reply)
+    with contextlib.suppress(OSError):
+        while data := sock.recv(1 << 18):
+            for told in frames.take(data):
+                if reply := answer(told):
+                    sock.sendall(reply)
 
 
 def _answer(editing: Editing, told: Told) -> bytes:
@@ -54,14 +57,21 @@ def _answer(editing: Editing, told: Told) -> bytes:
     number = head["n"]
     try:
         reply, body = editing.operations[head["op"]](number, head, told.body)
+        status = wire.OK
     except GpuportionError as refusal:
-        status, reply, body = wire.REFUSED, {}, refusal.text.encode(errors="backslashreplace")
+        status, reply, body = wire.REFUSED, {}, _text(refusal)
+    except OSError as problem:
+        why = f"{problem.filename or 'a system call'}: {problem.strerror}."
+        refusal = GpuportionError("GP306", what="editing the container's config.json", why=why)
+        status, reply, body = wire.REFUSED, {}, _text(refusal)
     except Exception:
         log.exception("a bug, met by the editor at %r", head["op"])
         status, reply, body = FAILED, {}, b""
-    else:
-        status = wire.OK
     return wire.frame(status, fast_json.dumps({**reply, "n": number}), body) if head["op"] != "drop" else b""
+
+
+def _text(refusal: GpuportionError) -> bytes:
+    return refusal.text.encode(errors="backslashreplace")
 
 
 if __name__ == "__main__":
