@@ -62,8 +62,8 @@ def _answer(editing: Editing, told: Told) -> bytes:
         status, reply, body = wire.REFUSED, {}, _text(refusal)
     except OSError as problem:
         why = f"{problem.filename or 'a system call'}: {problem.strerror}."
-        refusal = GpuportionError("GP306", what="editing the container's config.json", why=why)
-        status, reply, body = wire.REFUSED, {}, _text(refusal)
+        failure = GpuportionError("GP306", what="editing the container's config.json", why=why)
+        status, reply, body = wire.REFUSED, {}, _text(failure)
     except Exception:
         log.exception("a bug, met by the editor at %r", head["op"])
         status, reply, body = FAILED, {}, b""
