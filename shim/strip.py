@@ -99,7 +99,7 @@ def rules(
         minor = rule.get("minor")
         number = f"{rule.get('major')}:{'*' if minor is None else minor}"
         removed.append(f"device rule {rule.get('type')} {number}")
-    return [rule for rule in given if rule not in going] if going else list(given)
+    return [rule for rule in given if rule not in going]
 
 
 def mounts(given: Sequence[Entry], cdi_paths: frozenset[str], removed: Removed) -> list[Entry]:

@@ -255,6 +255,13 @@ def test_many_paths_are_made_plain_as_each_is(values: list[object]) -> None:
     assert strip.plain_paths(values) == each
 
 
+def test_paths_that_are_plain_are_not_made_anew() -> None:
+    """One look at all of them is enough; beside another one each is looked at."""
+    plain = ["/".join(["", *parts]) for parts in (["proc"], ["dev", "pts"], ["a", "b.c", "d"])]
+    assert all(found is given for found, given in zip(strip.plain_paths(plain), plain, strict=True))
+    assert strip.plain_paths([*plain, "/x/"]) == [*plain, "/x"]
+
+
 @given(st.lists(st.tuples(VALUE, VALUE), max_size=4))
 def test_a_mount_is_judged_alike_in_any_company(pairs: list[tuple[object, object]]) -> None:
     """What is beside it may have it looked at more closely, never otherwise."""
