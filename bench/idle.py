@@ -1,8 +1,8 @@
 """What the daemon costs while nothing happens: 200 containers live on 16 simulated GPUs, each with a process that holds
 memory of its GPU, in a cgroup of its own.
 
-    idle_cpu_percent   CPU time of all the daemon's threads, user and system, in per cent of one core
-    rss_mb             what of the daemon is in memory, shared libraries included, MB
+    idle_cpu_percent   CPU time of all the daemon's threads and of its editor, user and system, in per cent of one core
+    rss_mb             what of both is in memory, MB; shared libraries are counted twice
 
 Their processes use the simulated driver directly, as programs beside the library do; to the daemon it is the same. What
 the simulated NVML itself computes, in the daemon's process, counts. Needs root, and cgroups that it may make.
@@ -80,13 +80,20 @@ def _remove(cgroup: Cgroup) -> None:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds that its threads have run."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
+    """Seconds that the threads of the daemon and of its children have run."""
+    threads = [thread for each in (pid, *_children(pid)) for thread in Path(f"/proc/{each}/task").iterdir()]
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def _resident(pid: int) -> float:
-    (line,) = [
-        each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmRSS:")
+    lines = [
+        line
+        for each in (pid, *_children(pid))
+        for line in Path(f"/proc/{each}/status").read_text().splitlines()
+        if line.startswith("VmRSS:")
     ]
-    return int(line.split()[1]) * 1024 / 1e6
+    return sum(int(line.split()[1]) for line in lines) * 1024 / 1e6
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
