@@ -94,11 +94,12 @@ class Containers:
             with self._placing.reserved(intent) as grant:
                 if isinstance(found, Plan):
                     made = yield from self._placing.made(grant, found, request, subject)
-                    edited = yield from spec.edit_for_mig(made)
+                    begun = spec.begin_edit_for_mig(made)
                 else:
-                    folder = self._make_pages(grant, asked.label, preload)
                     minors = {gpu.uuid: gpu.minor for gpu in self._view.gpus}
-                    edited = yield from spec.edit(grant, folder, minors)
+                    begun = spec.begin_edit(grant, self._grants.folder(grant), minors)
+                    self._make_pages(grant, asked.label, preload)
+                edited = yield from spec.edited(begun)
                 for removed in edited.removed:
                     log.info("%s: taken out of its spec: %s", grant.token[:8], removed)
         return wire.Message({"token": grant.token}, edited.config)
@@ -107,8 +108,8 @@ class Containers:
         """What it asks for, or what the administrator gives a container that asks for nothing."""
         return asked.request or (None if asked.is_sandbox else self._rules.policy.default)
 
-    def _make_pages(self, grant: Grant, label: str, preload: bytes) -> str:
-        return self._grants.make_pages(
+    def _make_pages(self, grant: Grant, label: str, preload: bytes) -> None:
+        self._grants.make_pages(
             grant,
             libcuda=injection.INSIDE_LIBCUDA,
             libnvml=injection.INSIDE_LIBNVML,

@@ -2,7 +2,8 @@
 
     with editor.conversation() as spec:
         told = yield from spec.read(...)
-        edited = yield from spec.edit(...)
+        begun = spec.begin_edit(...)
+        edited = yield from spec.edited(begun)
 
 Others are served while it works. What was asked of a process that ended is refused; it is asked nothing twice, because
 what it was about may be what ended it.
@@ -35,6 +36,8 @@ CHUNK: Final = 1 << 18
 """Bytes read at once."""
 SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 
+Answer = Wait[Told | None]
+
 MODULE: Final = "gpuportion.allocator.editor"
 
 
@@ -63,13 +66,14 @@ class Editor:
     def _start(self) -> None:
         self._frames = Frames()
         self._outbox = bytearray()
-        self._waiting: dict[int, Wait[Told | None]] = {}
+        self._waiting: dict[int, Answer] = {}
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd="/"
             )
-        self._selector.register(self._sock, selectors.EVENT_READ, self._go_on)
+        self._wanted = selectors.EVENT_READ
+        self._selector.register(self._sock, self._wanted, self._go_on)
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         self._selector.unregister(self._sock)
@@ -78,32 +82,22 @@ class Editor:
         process.kill()
         return process.wait()
 
-    def ask(self, number: int, head: dict[str, Any], body: bytes = b"") -> Wait[Told | None]:
+    def ask(self, number: int, head: dict[str, Any], body: bytes = b"") -> Answer:
         """What it answers; None: its process has ended."""
         if self._process is None:
             self._start()
-        wait: Wait[Told | None] = Wait()
-        self._waiting[number] = wait
         self.tell(number, head, body)
+        wait: Answer = Wait()
+        self._waiting[number] = wait
         return wait
 
     def tell(self, number: int, head: dict[str, Any], body: bytes = b"") -> None:
-        """Without an answer."""
+        """Without an answer. While it has others to answer it is not woken for more: that then goes in one piece."""
         if self._process is None:
             return
-        frame = wire.frame(wire.REQUEST, fast_json.dumps({**head, "n": number}), body)
-        if self._outbox:
-            self._outbox += frame
-            return
-        try:
-            sent = self._sock.send(frame, SEND)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return  # it has ended, as `_go_on` will find
-        if sent < len(frame):
-            self._outbox += memoryview(frame)[sent:]
-            self._selector.modify(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self._go_on)
+        self._outbox += wire.frame(wire.REQUEST, fast_json.dumps({**head, "n": number}), body)
+        if not self._waiting:
+            self._send()
 
     def forget(self, number: int) -> None:
         """Nobody waits any more for what was asked."""
@@ -112,15 +106,16 @@ class Editor:
     def _go_on(self) -> None:
         if self._process is None:
             return
-        if self._outbox:
-            self._send()
         try:
             for wait, told in self._answers():
                 wait.end(told)
         except (EOFError, wire.ProtocolError):
             self._is_gone(self._process)
+            return
+        if self._outbox:
+            self._send()
 
-    def _answers(self) -> list[tuple[Wait[Told | None], Told]]:
+    def _answers(self) -> list[tuple[Answer, Told]]:
         """What has come, for whom. EOFError at its end."""
         try:
             data = self._sock.recv(CHUNK, socket.MSG_DONTWAIT)
@@ -134,13 +129,17 @@ class Editor:
         return [(wait, told) for wait, told in found if wait is not None]
 
     def _send(self) -> None:
+        """As much as it takes now."""
         try:
-            sent = self._sock.send(self._outbox, SEND)
+            del self._outbox[: self._sock.send(self._outbox, SEND)]
+        except BlockingIOError:
+            pass
         except OSError:
-            return
-        del self._outbox[:sent]
-        if not self._outbox:
-            self._selector.modify(self._sock, selectors.EVENT_READ, self._go_on)
+            return  # it has ended, as `_go_on` will find
+        wanted = selectors.EVENT_READ | selectors.EVENT_WRITE if self._outbox else selectors.EVENT_READ
+        if self._wanted != wanted:
+            self._wanted = wanted
+            self._selector.modify(self._sock, wanted, self._go_on)
 
     def _is_gone(self, process: subprocess.Popen[bytes]) -> None:
         """Whoever comes next starts another one: one that ends at once must not be started without end."""
@@ -181,8 +180,9 @@ class Conversation:
     def read(self, config: bytes, id: str, head: Mapping[str, Any]) -> Steps[Asked]:
         """`head`: of the launcher's request, which says what it found in the image."""
         image = {key: head[key] for key in ("image_drivers", "image_mounts") if key in head}
+        begun = self._editor.ask(self._number, {"op": "read", "id": id, **image}, config)
         self._is_kept = True
-        told, _ = yield from self._asked({"op": "read", "id": id, **image}, config)
+        told, _ = yield from _told(begun)
         request = told["request"]
         return Asked(
             None if request is None else Request.from_json(request),
@@ -192,32 +192,37 @@ class Conversation:
             told["label"],
         )
 
-    def edit(self, grant: Grant, folder: str, minors: Mapping[str, int]) -> Steps[Edited]:
-        """For a grant whose pages lie in `folder`. `minors`: the GPUs' minor numbers, by UUID."""
+    def begin_edit(self, grant: Grant, folder: str, minors: Mapping[str, int]) -> Answer:
+        """For a grant whose pages will lie in `folder`. `minors`: the GPUs' minor numbers, by UUID."""
         cards = [(share.index, share.uuid, minors[share.uuid]) for share in grant.shares]
-        return (yield from self._edited("edit", grant, folder=folder, cards=cards))
+        return self._begin("edit", grant, folder=folder, cards=cards)
 
-    def edit_for_mig(self, grant: Grant) -> Steps[Edited]:
+    def begin_edit_for_mig(self, grant: Grant) -> Answer:
         """For a grant that is a MIG instance."""
-        return (yield from self._edited("edit-for-mig", grant, portion=grant.mig))
+        return self._begin("edit-for-mig", grant, portion=grant.mig)
 
-    def _edited(self, op: str, grant: Grant, **more: object) -> Steps[Edited]:
-        told, config = yield from self._asked({"op": op, "token": grant.token, **more})
+    def _begin(self, op: str, grant: Grant, **more: object) -> Answer:
         self._is_kept = False
-        return Edited(told["removed"], config)
+        return self._editor.ask(self._number, {"op": op, "token": grant.token, **more})
 
-    def _asked(self, head: dict[str, Any], body: bytes = b"") -> Steps[tuple[dict[str, Any], bytes]]:
-        told = yield self._editor.ask(self._number, head, body)
-        if told is None or told.status == FAILED:
-            raise _failure(told)
-        if told.status != wire.OK:
-            raise RefusedError(told.body.decode())
-        return fast_json.loads(told.head), told.body
+    def edited(self, begun: Answer) -> Steps[Edited]:
+        """What became of an edit."""
+        told, config = yield from _told(begun)
+        return Edited(told["removed"], config)
 
     def end(self) -> None:
         self._editor.forget(self._number)
         if self._is_kept:
             self._editor.tell(self._number, {"op": "drop"})
+
+
+def _told(begun: Answer) -> Steps[tuple[dict[str, Any], bytes]]:
+    told = yield begun
+    if told is None or told.status == FAILED:
+        raise _failure(told)
+    if told.status != wire.OK:
+        raise RefusedError(told.body.decode())
+    return fast_json.loads(told.head), told.body
 
 
 def _number(told: Told) -> int:

@@ -98,7 +98,8 @@ def test_an_edit_is_of_the_spec_that_was_read(daemon: Daemon) -> None:
     def steps() -> Steps[Any]:
         with about_a_spec(daemon.editor) as conversation:
             yield from conversation.read(json.dumps(SPEC).encode(), "c1", {})
-            return (yield from conversation.edit(GRANT, "/grants/a", {"GPU-1": 0}))
+            begun = conversation.begin_edit(GRANT, "/grants/a", {"GPU-1": 0})
+            return (yield from conversation.edited(begun))
 
     refusal = daemon.run(steps)
     assert isinstance(refusal, RefusedError) and refusal.code == "GP302" and "CDI" in refusal.text
