@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gpuportion import wire
-from gpuportion.allocator import fast_json
+from gpuportion.allocator import fast_json, log_lines
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.editor.editing import Editing
 from gpuportion.allocator.editor.frames import FAILED, Frames, Told
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--cdi-dir", action="append")
     parser.add_argument("--made", required=True)
     options = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="gpuportiond: %(message)s")
+    log_lines.begin(sys.stderr)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     editing = Editing(CdiFiles(options.cdi_dir, made=options.made))
