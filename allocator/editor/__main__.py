@@ -22,7 +22,7 @@ from gpuportion import wire
 from gpuportion.allocator import fast_json, log_lines
 from gpuportion.allocator.cdi_files import CdiFiles
 from gpuportion.allocator.editor.editing import Editing
-from gpuportion.allocator.editor.frames import FAILED, Frames, Told
+from gpuportion.allocator.editor.frames import CHUNK, FAILED, Frames, Told
 from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
@@ -46,7 +46,7 @@ def _serve(sock: socket.socket, answer: Callable[[Told], bytes]) -> None:
     """Until the daemon has ended, which need not be told of that."""
     frames = Frames()
     with contextlib.suppress(OSError):
-        while data := sock.recv(1 << 18):
+        while data := sock.recv(CHUNK):
             for told in frames.take(data):
                 if reply := answer(told):
                     sock.sendall(reply)

@@ -7,6 +7,9 @@ from typing import Final, NamedTuple
 
 from gpuportion import wire
 
+CHUNK: Final = 1 << 16
+"""Bytes read at once: several usual specs. A larger buffer would be mapped and unmapped for every read."""
+
 FAILED: Final = 2
 """A status: a bug, which the editor has logged."""
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from gpuportion import wire
 from gpuportion.allocator import fast_json
-from gpuportion.allocator.editor.frames import FAILED, Frames, Told
+from gpuportion.allocator.editor.frames import CHUNK, FAILED, Frames, Told
 from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.pending import Steps, Wait
 from gpuportion.errors import GpuportionError, RefusedError
@@ -32,8 +32,6 @@ from gpuportion.shim.request import Request
 
 log: Final = logging.getLogger("gpuportiond")
 
-CHUNK: Final = 1 << 18
-"""Bytes read at once."""
 SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 
 Answer = Wait[Told | None]
