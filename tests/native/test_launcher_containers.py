@@ -110,7 +110,8 @@ def test_a_grant_lives_as_the_container_does(containers: Containers) -> None:
         assert created.returncode == 0, created.stderr
         assert [message.head["op"] for message in daemon.seen] == ["create", "confirm"]
         confirm = daemon.seen[1]
-        assert confirm.head == {"v": 1, "op": "confirm", "token": TOKEN, "pid": int(pid_file.read_text())}
+        pid = int(pid_file.read_text())
+        assert confirm.head == {"v": 1, "op": "confirm", "token": TOKEN, "pid": pid, "last": True}
         assert containers.pid() == confirm.head["pid"]
         (pidfd,) = confirm.fds
         assert f"Pid:\t{confirm.head['pid']}\n" in Path(f"/proc/self/fdinfo/{pidfd}").read_text()
