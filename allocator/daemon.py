@@ -178,7 +178,7 @@ def _run(options: argparse.Namespace) -> None:
         hints,
         operations.answer,
         look=lambda token: _look_at(token, grants, partitions),
-        settle=lambda: _settle_down(grants, sweeper),
+        settle=lambda: _settle_down(grants, sweeper, editor),
     )
     server.on_readable(workers.wake, workers.take)
     server.on_readable(sweeper.wake, sweeper.take)
@@ -270,9 +270,10 @@ def _remove_more(token: str, portions: HostPortions, partitions: Partitions) -> 
     portions.remove(token)
 
 
-def _settle_down(grants: Grants, sweeper: Sweeper) -> None:
+def _settle_down(grants: Grants, sweeper: Sweeper, editor: Editor) -> None:
     """Nobody waits: time for what is left of grants that have ended."""
     grants.settle()
+    editor.look()
     sweeper.hand_over()
 
 

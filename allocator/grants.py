@@ -27,7 +27,7 @@ from gpuportion.allocator.lifecycle import Event, State
 from gpuportion.allocator.notes import Notes
 from gpuportion.allocator.presence import Presence
 from gpuportion.allocator.processes import Living
-from gpuportion.allocator.store import FullStoreError, Grant, Store
+from gpuportion.allocator.store import BrokenStoreError, FullStoreError, Grant, Store
 from gpuportion.allocator.sweeper import Gone, at_once
 from gpuportion.allocator.tally import Tally
 from gpuportion.errors import GpuportionError
@@ -158,7 +158,7 @@ class Grants:
     def undo(self, grant: Grant) -> None:
         """A step of making it failed: as if it had never been."""
         current = self.store.get(grant.token)
-        if current is not None:
+        if current is not None and current.state is not State.RELEASED:
             self.release(current, Event.UNDONE)
 
     def confirm(self, token: str, pid: int, pidfd: int, beside: int) -> Grant:
@@ -278,7 +278,7 @@ class Grants:
             return
         try:
             self.store.settle()
-        except FullStoreError as problem:
+        except (FullStoreError, BrokenStoreError) as problem:
             log.warning("the ends of grants cannot be written, trying again: %s", problem)
             self._settles_again = now() + RETRY
             self._hints.at(SETTLE, self._settles_again)

@@ -97,7 +97,7 @@ class Server:
         """Wait for something to happen, at most for `timeout` or until something is due, and deal with all that has."""
         events = self._selector.select(0)
         if not events:
-            self._settle()
+            _guarded(self._settle)
             events = self._selector.select(self._timeout() if timeout is None else timeout)
         for key, _ in events:
             if key.data is self._hints:
@@ -107,7 +107,7 @@ class Server:
             if isinstance(key.data, Connection):
                 self._serve(key.data, mask)
             elif callable(key.data):
-                key.data()
+                _guarded(key.data)
         self._look_at_due()
         self._end_slow()
 
@@ -241,6 +241,14 @@ class Server:
         self._of_uid[connection.peer.uid] -= 1
         self._watch(connection, 0)
         connection.close()
+
+
+def _guarded(call: Callable[[], None]) -> None:
+    """A bug in one of them ends nobody else's service."""
+    try:
+        call()
+    except Exception:
+        log.exception("a bug, met beside the answers")
 
 
 def _peer(sock: socket.socket) -> Peer:

@@ -195,13 +195,14 @@ class Store:
                 self._db.execute(statement, values)
             self._db.execute("COMMIT")
             self._late.clear()
-        except sqlite3.OperationalError as problem:
+        except sqlite3.DatabaseError as problem:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.DatabaseError):
+                    self._db.execute("ROLLBACK")
             raise _said(problem, self._path) from problem
 
     def close(self) -> None:
-        with contextlib.suppress(FullStoreError):
+        with contextlib.suppress(FullStoreError, BrokenStoreError):
             self.settle()
         self._db.close()
 

@@ -27,6 +27,15 @@ from gpuportion.errors import GpuportionError
 
 log: Final = logging.getLogger("gpuportiond")
 
+LONGEST: Final = wire.MAX_ANSWER - 64
+"""Bytes of what is told of a spec, so that it fits a frame with its number."""
+
+TOO_LARGE: Final = (
+    f"the container's config.json, or what it asks for, is over {wire.MAX_BODY >> 20} MiB once it is edited"
+)
+
+SCORE: Final = "/proc/self/oom_score_adj"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser()
@@ -36,6 +45,8 @@ def main() -> int:
     log_lines.begin(sys.stderr)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError), open(SCORE, "w") as file:
+        file.write("0")  # the daemon's is lower: of the two, the kernel is to end this one for want of memory
     editing = Editing(CdiFiles(options.cdi_dir, made=options.made))
     with socket.socket(fileno=0) as sock:
         _serve(sock, lambda told: _answer(editing, told))
@@ -58,6 +69,8 @@ def _answer(editing: Editing, told: Told) -> bytes:
     try:
         reply, body = editing.operations[head["op"]](number, head, told.body)
         status = wire.OK
+        if len(body) > wire.MAX_BODY or len(fast_json.dumps(reply)) > LONGEST:
+            raise GpuportionError("GP304", why=TOO_LARGE)
     except GpuportionError as refusal:
         status, reply, body = wire.REFUSED, {}, _text(refusal)
     except OSError as problem:

@@ -12,13 +12,16 @@ what it was about may be what ended it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import selectors
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,15 +37,32 @@ log: Final = logging.getLogger("gpuportiond")
 
 SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 
+ENDED: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+
+PATIENCE: Final = 45.0
+"""Seconds without an answer until it is ended: more than `nvidia-ctk` may take for one."""
+
+LAST_WAIT: Final = 2.0
+"""Seconds for a killed process to be gone; one that hangs in the kernel is left to it."""
+
 Answer = Wait[Told | None]
 
 MODULE: Final = "gpuportion.allocator.editor"
 
 
 class Editor:
-    def __init__(self, selector: selectors.BaseSelector, arguments: Sequence[str]) -> None:
-        """Its process starts at once; `arguments` are of its command line."""
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        arguments: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Its process starts at once; `arguments` are of its command line. `clock`: seconds."""
         self._selector = selector
+        self._clock = clock
+        self._since = clock()
+        self.ends = 0
+        """How many processes have ended: what one has read, another doesn't know."""
         self._command = [sys.executable, "-m", MODULE, *arguments]
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,14 +97,20 @@ class Editor:
         self._selector.unregister(self._sock)
         self._sock.close()
         self._process = None
+        self.ends += 1
         process.kill()
-        return process.wait()
+        try:
+            return process.wait(LAST_WAIT)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
 
     def ask(self, number: int, head: dict[str, Any], body: bytes = b"") -> Answer:
         """What it answers; None: its process has ended."""
         if self._process is None:
             self._start()
         self.tell(number, head, body)
+        if not self._waiting:
+            self._since = self._clock()
         wait: Answer = Wait()
         self._waiting[number] = wait
         return wait
@@ -105,35 +131,41 @@ class Editor:
         if self._process is None:
             return
         try:
-            for wait, told in self._answers():
-                wait.end(told)
+            for told in self._frames.take(self._received()):
+                wait = self._waiting.pop(_number(told), None)
+                self._since = self._clock()
+                if wait is not None:
+                    wait.end(told)
         except (EOFError, wire.ProtocolError):
             self._is_gone(self._process)
             return
         if self._outbox:
             self._send()
 
-    def _answers(self) -> list[tuple[Answer, Told]]:
-        """What has come, for whom. EOFError at its end."""
+    def _received(self) -> bytes:
+        """What has come. EOFError at the end."""
         try:
             data = self._sock.recv(CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return []
+            return b""
         except OSError:
             data = b""
         if not data:
             raise EOFError
-        found = [(self._waiting.pop(_number(told), None), told) for told in self._frames.take(data)]
-        return [(wait, told) for wait, told in found if wait is not None]
+        return data
+
+    def look(self) -> None:
+        """End it if it has answered nobody for too long: it is stopped, or waits for a file system that hangs."""
+        if self._process is not None and self._waiting and self._clock() - self._since > PATIENCE:
+            self._is_gone(self._process)
 
     def _send(self) -> None:
         """As much as it takes now."""
         try:
             del self._outbox[: self._sock.send(self._outbox, SEND)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            return  # it has ended, as `_go_on` will find
+        except OSError as problem:
+            if problem.errno in ENDED:
+                return  # as `_go_on` will find
         wanted = selectors.EVENT_READ | selectors.EVENT_WRITE if self._outbox else selectors.EVENT_READ
         if self._wanted != wanted:
             self._wanted = wanted
@@ -174,12 +206,13 @@ class Conversation:
         self._editor = editor
         self._number = number
         self._is_kept = False
+        self._ends = 0
 
     def read(self, config: bytes, id: str, head: Mapping[str, Any]) -> Steps[Asked]:
         """`head`: of the launcher's request, which says what it found in the image."""
         image = {key: head[key] for key in ("image_drivers", "image_mounts") if key in head}
         begun = self._editor.ask(self._number, {"op": "read", "id": id, **image}, config)
-        self._is_kept = True
+        self._is_kept, self._ends = True, self._editor.ends
         told, _ = yield from _told(begun)
         request = told["request"]
         return Asked(
@@ -201,6 +234,8 @@ class Conversation:
 
     def _begin(self, op: str, grant: Grant, **more: object) -> Answer:
         self._is_kept = False
+        if self._editor.ends != self._ends:
+            return Wait(None)  # as if it had been asked: it ended since it has read the spec
         return self._editor.ask(self._number, {"op": op, "token": grant.token, **more})
 
     def edited(self, begun: Answer) -> Steps[Edited]:

@@ -15,7 +15,7 @@ import pytest
 
 from gpuportion import wire
 from gpuportion.allocator.devices import Share
-from gpuportion.allocator.editor.link import Asked, Editor, about_a_spec
+from gpuportion.allocator.editor.link import PATIENCE, Asked, Editor, about_a_spec
 from gpuportion.allocator.grant import Grant
 from gpuportion.allocator.pending import Steps, Wait, drive
 from gpuportion.errors import GpuportionError, RefusedError
@@ -37,7 +37,9 @@ class Daemon:
 
     def __init__(self, folder: Path) -> None:
         self.selector = selectors.DefaultSelector()
-        self.editor = Editor(self.selector, [f"--cdi-dir={folder}", f"--made={folder}/none"])
+        self.now = 0.0
+        arguments = [f"--cdi-dir={folder}", f"--made={folder}/none"]
+        self.editor = Editor(self.selector, arguments, clock=lambda: self.now)
 
     def wait(self, wait: Wait[Any]) -> Any:
         got: list[Any] = []
@@ -166,3 +168,74 @@ def test_an_editor_that_says_nonsense_is_ended(daemon: Daemon, tmp_path: Path) -
         refusal = daemon.read(SPEC)
         assert isinstance(refusal, GpuportionError) and refusal.code == "GP306"
         assert daemon.editor.pid is None
+
+
+def test_who_was_answered_before_nonsense_came_has_the_answer(daemon: Daemon) -> None:
+    """The others are told that it ended."""
+    head = {"request": None, "sandbox": False, "user": None, "name": "", "label": ""}
+    number = next(daemon.editor._numbers) + 1
+    whole = wire.frame(0, json.dumps({**head, "n": number}).encode(), b"")
+    script = f"import os, sys; os.read(0, 1); os.write(0, {whole + b'nonsense' * 4!r}); sys.stdin.read()"
+    daemon.editor.close()
+    daemon.editor._command = [sys.executable, "-c", script]
+
+    def steps() -> Steps[Any]:
+        with about_a_spec(daemon.editor) as conversation:
+            return (yield from conversation.read(b"{}", "c1", {}))
+
+    first, second = drive(steps()), drive(_caught(steps))
+    assert daemon.wait(first) == Asked(None, False, None, "", "")
+    assert daemon.wait(second).code == "GP306"
+
+
+def _caught(steps: Callable[[], Steps[Any]]) -> Steps[Any]:
+    try:
+        return (yield from steps())
+    except GpuportionError as problem:
+        return problem
+
+
+def test_what_fits_no_frame_is_refused_and_ends_nobody(daemon: Daemon) -> None:
+    """A spec of the largest size whose annotation is told back."""
+    pid = daemon.editor.pid
+    refusal = daemon.read({"annotations": {"gpuportion.io/user": "x" * ((16 << 20) - 60)}})
+    assert isinstance(refusal, RefusedError) and refusal.code == "GP304", refusal
+    assert daemon.read(SPEC) == ASKED and daemon.editor.pid == pid
+
+
+def test_an_editor_that_answers_nobody_is_ended(daemon: Daemon) -> None:
+    """It is stopped, or hangs: who waits is told in time, and the next has another one."""
+    assert daemon.read(SPEC) == ASKED
+    pid = daemon.editor.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+
+    def steps() -> Steps[Any]:
+        with about_a_spec(daemon.editor) as conversation:
+            return (yield from conversation.read(b"{}", "c1", {}))
+
+    waited = drive(_caught(steps))
+    daemon.now = PATIENCE
+    daemon.editor.look()
+    assert not waited.is_over
+    daemon.now = PATIENCE + 1
+    daemon.editor.look()
+    assert waited.is_over and daemon.wait(waited).code == "GP306"
+    assert daemon.read(SPEC) == ASKED and daemon.editor.pid != pid
+    daemon.now += PATIENCE + 1
+    daemon.editor.look()
+    assert daemon.editor.pid is not None  # nobody waits
+
+
+def test_another_editor_is_not_asked_for_a_spec_that_it_has_not_read(daemon: Daemon) -> None:
+    """The one that had it ended while something else was waited for."""
+
+    def steps() -> Steps[Any]:
+        with about_a_spec(daemon.editor) as conversation:
+            yield from conversation.read(json.dumps(SPEC).encode(), "c1", {})
+            daemon.editor.close()
+            begun = conversation.begin_edit(GRANT, "/grants/a", {"GPU-1": 0})
+            return (yield from conversation.edited(begun))
+
+    refusal = daemon.run(steps)
+    assert refusal.code == "GP306" and "ended at that moment" in refusal.text

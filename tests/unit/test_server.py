@@ -130,6 +130,24 @@ def test_what_nobody_waits_for_is_done_when_nobody_waits(loop: Loop) -> None:
         assert loop.settled == 1
 
 
+def test_a_bug_beside_the_answers_ends_no_service(loop: Loop) -> None:
+    """It is in the log, and the next question is answered."""
+
+    def bug() -> None:
+        raise ValueError("a bug")
+
+    wake = os.eventfd(1)
+    loop.server._settle = bug
+    loop.server.on_readable(wake, bug)
+    loop.rounds()
+    with loop.connect() as sock:
+        wire.send(sock, wire.Message({"op": "x"}))
+        loop.rounds()
+        assert wire.receive(sock).status == wire.OK
+    loop.selector.unregister(wake)
+    os.close(wake)
+
+
 def test_a_process_that_ended_is_looked_at_before_requests_are_answered(loop: Loop) -> None:
     """What it held can be granted in the same round."""
     with loop.connect() as sock, subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:

@@ -142,6 +142,18 @@ def test_without_room_an_end_stays_to_be_written(path: str) -> None:
     again.close()
 
 
+def test_a_store_that_breaks_leaves_no_transaction_open(path: str) -> None:
+    """What is to be written stays so, and is said to be broken each time."""
+    store = Store(path)
+    store.apply(store.add(grant()), Event.UNDONE)
+    store._db.execute('DROP TABLE "grant"')
+    for _ in range(2):
+        with pytest.raises((BrokenStoreError, FullStoreError)):
+            store.settle()
+        assert not store._db.in_transaction
+    store.close()
+
+
 def test_the_file_is_for_root_alone(path: str) -> None:
     """It has the tokens."""
     Store(path).close()
