@@ -169,9 +169,7 @@ def _run(options: argparse.Namespace) -> None:
     auditor = Auditor(view, grants)
     turns = Turns()
     operations = _operations(editor, grants, view, portions, mig, rules, auditor, turns)
-    listener = systemd.inherited_listener() or systemd.listen(
-        f"{options.run_dir}/gpuportiond.sock", options.socket_group, BACKLOG
-    )
+    listener = _listener(options)
     server = Server(
         selector,
         listener,
@@ -193,6 +191,12 @@ def _run(options: argparse.Namespace) -> None:
     hints.close()
     listener.close()
     store.close()
+
+
+def _listener(options: argparse.Namespace) -> socket.socket:
+    """systemd's, where it keeps one open for us."""
+    path = f"{options.run_dir}/gpuportiond.sock"
+    return systemd.inherited_listener() or systemd.listen(path, options.socket_group, BACKLOG)
 
 
 def _for_editor(options: argparse.Namespace) -> list[str]:
