@@ -140,7 +140,7 @@ class Store:
     def add(self, grant: Grant) -> Grant:
         """Write the intent down; the row with its generation."""
         grant = grant.changed(generation=self._next_generation())
-        self._write('INSERT INTO "grant" VALUES (?, ?, ?, ?, ?, ?)', row_of(grant))
+        self._write(('INSERT INTO "grant" VALUES (?, ?, ?, ?, ?, ?)', row_of(grant)))
         self._rows[grant.token] = grant
         self.tally.change(None, grant)
         return grant
@@ -161,10 +161,8 @@ class Store:
         if after.state is State.RELEASED and not changes:
             self._late[after.generation] = RELEASE
         else:
-            self._write(
-                'UPDATE "grant" SET state = ?, detail = ? WHERE generation = ?',
-                (after.state.value, _detail(after), after.generation),
-            )
+            update = 'UPDATE "grant" SET state = ?, detail = ? WHERE generation = ?'
+            self._write((update, (after.state.value, _detail(after), after.generation)))
         self._rows[after.token] = after
         self.tally.change(before, after)
         return after
@@ -180,20 +178,18 @@ class Store:
     def settle(self) -> None:
         """Write the ends of grants that are still to be written. FullStoreError: not yet."""
         if self._late:
-            self._write("", ())
+            self._write()
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+    def _write(self, *change: tuple[str, tuple[Any, ...]]) -> None:
         """With all ends that are to be written, in one piece. FullStoreError: nothing was changed, for want of room."""
+        changes = [*((end, (generation,)) for generation, end in self._late.items()), *change]
         try:
-            if not self._late:
+            if len(changes) > 1:
+                self._db.execute("BEGIN")
+            for statement, values in changes:
                 self._db.execute(statement, values)
-                return
-            self._db.execute("BEGIN")
-            for generation, end in self._late.items():
-                self._db.execute(end, (generation,))
-            if statement:
-                self._db.execute(statement, values)
-            self._db.execute("COMMIT")
+            if len(changes) > 1:
+                self._db.execute("COMMIT")
             self._late.clear()
         except sqlite3.DatabaseError as problem:
             if self._db.in_transaction:
